@@ -1,0 +1,1 @@
+"""The workshop: fleet telemetry in, one signed bundle per cohort out."""
