@@ -1,0 +1,24 @@
+"""Where the doors of a server are. Paths are relative to the server's URL."""
+
+from __future__ import annotations
+
+METADATA = "/repository/metadata/"
+TARGETS = "/repository/targets/"
+DEVICES = "/api/devices"
+RESULTS = "/api/results"
+DEVICE_STATUS = "/api/device-status"
+PUBLISH = "/api/publish"
+CHANNELS = "/api/channels/"
+ANOMALIES = "/api/anomalies"
+INCIDENTS = "/api/incidents/"
+STATS = "/api/dashboard/stats"
+TRENDS = "/api/dashboard/trends"
+HEALTH = "/health"
+
+# A device's clock may be wrong, so the server says in every answer what its own shows, in epoch milliseconds.
+SERVER_TIME_HEADER = "Stella-Server-Time"
+
+
+def root_by_digest(digest: str) -> str:
+    """Return the path of the root metadata with a SHA-256 digest, which first trust begins with."""
+    return f"{METADATA}root-{digest}.json"
