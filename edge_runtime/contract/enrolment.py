@@ -43,7 +43,7 @@ class EnrolmentLine:
         if match is None:
             raise ContractError(
                 "This is not an enrolment line.",
-                advice="Paste the whole line that `sync-server enrolment create` printed; it begins with stella-enroll:1:",
+                advice="Paste the whole line that `sync-server enrolment create` printed.",
             )
         number, url, token, digest, version = match.groups()
         if int(number) != FORMAT:

@@ -15,9 +15,6 @@ STATS = "/api/dashboard/stats"
 TRENDS = "/api/dashboard/trends"
 HEALTH = "/health"
 
-# A device's clock may be wrong, so the server says in every answer what its own shows, in epoch milliseconds.
-SERVER_TIME_HEADER = "Stella-Server-Time"
-
 
 def root_by_digest(digest: str) -> str:
     """Return the path of the root metadata with a SHA-256 digest, which first trust begins with."""
