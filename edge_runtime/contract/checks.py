@@ -15,6 +15,7 @@ from edge_runtime.errors import ContractError
 
 _HEX64 = re.compile(r"[0-9a-f]{64}")
 _HEX32 = re.compile(r"[0-9a-f]{32}")
+_UNUSABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
 # 9999-12-31T23:59:59Z in milliseconds: past it neither Python nor Postgres can show a date.
 LATEST_MS = 253_402_300_799_000
@@ -63,12 +64,14 @@ def get(mapping: Mapping[str, Any], field: str) -> Any:
 
 
 def text(value: object, field: str, *, most: int = 256) -> str:
-    """Return a string of at most ``most`` characters without control characters.
+    """Return a string of at most ``most`` characters without control characters and lone surrogates.
+
+    JSON can spell half of a surrogate pair (U+D800 alone), which no UTF-8 and no database can hold.
 
     Raises:
-        ContractError: Another type, too long, or control characters inside.
+        ContractError: Another type, too long, or such characters inside.
     """
-    if not isinstance(value, str) or len(value) > most or any(ord(c) < 32 or ord(c) == 127 for c in value):
+    if not isinstance(value, str) or len(value) > most or _UNUSABLE.search(value):
         raise ContractError(f"Field {field!r} must be text of at most {most} characters.", field=field)
     return value
 
