@@ -84,7 +84,7 @@ def test_a_forest_learns_the_faults_from_healthy_devices(fleet: Path) -> None:
     in_training = readings["device_id"].isin(devices[::2])
     healthy = readings[in_training & (label == 0)]
     grouped = healthy.groupby(regime[healthy.index])[signals]
-    means, spreads = grouped.mean().loc[regime].to_numpy(), grouped.std().loc[regime].to_numpy()
+    means, spreads = grouped.mean().loc[regime].to_numpy(), grouped.std().replace(0.0, 1.0).loc[regime].to_numpy()
     residuals = pd.DataFrame((readings[signals].to_numpy() - means) / spreads, columns=signals)
     rolled = residuals.groupby(readings["device_id"]).rolling(12, min_periods=6).mean().reset_index(drop=True)
     whole = rolled.notna().any(axis=1)
