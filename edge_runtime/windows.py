@@ -74,7 +74,8 @@ def gather(values: FloatArray, indices: IntArray) -> FloatArray:
 
 def filled(indices: IntArray) -> IntArray:
     """Return how many slots of each window hold a reading: (m,) int64."""
-    return np.count_nonzero(indices >= 0, axis=1).astype(np.int64)
+    counts: IntArray = np.count_nonzero(indices >= 0, axis=1).astype(np.int64)
+    return counts
 
 
 def readings_kept(rule: WindowRule, timestamps_ms: IntArray) -> int:

@@ -16,3 +16,11 @@ def shared_data() -> Path:
     if not (folder / "cmapss" / "readings.parquet").is_file():
         pytest.skip("the real data sets are not beside this checkout (../shared/data)")
     return folder
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--update-goldens",
+        action="store_true",
+        help="Write the golden files of the contract anew; review the difference before committing it.",
+    )

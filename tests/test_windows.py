@@ -1,0 +1,64 @@
+"""Windows: the vectorised rule against the contract's sentence read literally, reading by reading."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_runtime.contract.window import WindowRule
+from edge_runtime.windows import filled, gather, readings_kept, window_indices
+
+TIMES = st.lists(st.integers(1, 40), max_size=30).map(lambda steps: np.cumsum(steps, dtype=np.int64))
+RULES = st.builds(
+    lambda slots, interval, gap: WindowRule(slots, interval, interval + gap, 1),
+    st.integers(1, 6), st.integers(1, 20), st.integers(0, 40),
+)  # fmt: skip
+
+
+def _literal(times: list[int], rule: WindowRule, newest: int) -> list[int]:
+    """An older slot holds the last reading that fell into it; nothing before too long a gap is seen."""
+    seen = [newest]
+    while seen[0] > 0 and times[seen[0]] - times[seen[0] - 1] <= rule.largest_gap_ms:
+        seen.insert(0, seen[0] - 1)
+    window = [-1] * rule.slots
+    for row in seen:
+        back = rule.slot(times[newest]) - rule.slot(times[row])
+        if 0 < back < rule.slots:
+            window[-1 - back] = row
+    window[-1] = newest
+    return window
+
+
+@given(TIMES, RULES)
+def test_the_rule_read_literally(times: np.ndarray, rule: WindowRule) -> None:
+    expected = [_literal(times.tolist(), rule, row) for row in range(len(times))]
+    assert window_indices(times, rule).tolist() == expected
+
+
+@given(TIMES, RULES, st.integers(0, 30))
+def test_a_device_that_forgets_old_readings_sees_the_same_windows(
+    times: np.ndarray, rule: WindowRule, cut: int
+) -> None:
+    before, after = times[:cut], times[cut:]
+    held = before[len(before) - readings_kept(rule, before) :]
+    alone = window_indices(np.r_[held, after], rule)[len(held) :]
+    offset = len(before) - len(held)
+    whole = window_indices(times, rule)[len(before) :]
+    assert np.where(alone >= 0, alone + offset, -1).tolist() == whole.tolist()
+
+
+def test_empty_slots_are_missing() -> None:
+    rule = WindowRule(3, 10, 100, 1)
+    indices = window_indices(np.array([0, 20]), rule)
+    windows = gather(np.array([[1.0, 2.0], [3.0, np.nan]], dtype=np.float32), indices)
+    assert windows.shape == (2, 3, 2)
+    assert np.isnan(windows[1, 1]).all()
+    assert windows[1, 0].tolist() == [1.0, 2.0]
+    assert filled(indices).tolist() == [1, 2]
+
+
+def test_times_that_do_not_ascend_are_refused() -> None:
+    with pytest.raises(ValueError, match="ascend"):
+        window_indices(np.array([2, 2]), WindowRule(1, 1, 1, 1))
