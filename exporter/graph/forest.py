@@ -1,0 +1,254 @@
+"""An isolation forest as one ONNX node.
+
+skl2onnx turns every tree into its own ensemble and computes path lengths with some 26 further nodes a tree. But the
+path length of a leaf is known in advance: its depth plus c(n), the expected depth of the n training rows that ended
+there (Liu, Ting, Zhou 2008, equation 1). So each leaf of one ``TreeEnsemble`` holds that sum, the node adds them up
+over the trees, and the score is 2 ** (-sum / (trees * c(max_samples))), a Mul and an Exp::
+
+    model = forest_to_onnx(IsolationForest(300).fit(X))
+    session.run(None, {"X": X.astype(np.float32)})[0]      # (N, 1), equal to -forest.score_samples(X)
+
+Two things make it exact. Thresholds are rounded down to float32: scikit-learn compares a float32 value with a float64
+threshold, and ``x <= t`` is ``x <= round_down(t)`` for every float32 x. Missing values take the branch that
+scikit-learn stored for them (``missing_go_to_left``), whether or not the forest saw any in training.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from onnx import ModelProto, numpy_helper
+
+from exporter.errors import ConversionError
+from exporter.graph.nodes import ML_DOMAIN, GraphBuilder, tensor_info
+
+if TYPE_CHECKING:
+    from sklearn.ensemble import IsolationForest
+
+ML_OPSETS = (3, 5)
+_LEAF = -1
+_LESS_OR_EQUAL = 0  # BRANCH_LEQ in the enumeration of TreeEnsemble 5
+
+
+@dataclass(frozen=True, slots=True)
+class PathForest:
+    """All trees of a forest in flat arrays, n nodes in scikit-learn's order, tree after tree.
+
+    Attributes:
+        features: (n,) int64, column that an inner node compares; 0 in leaves.
+        splits: (n,) float32, thresholds rounded down; 0 in leaves.
+        left: (n,) int64, node for ``x <= split``, -1 in leaves.
+        right: (n,) int64, node for the others, -1 in leaves.
+        missing_left: (n,) bool, whether NaN goes left.
+        path_lengths: (n,) float32, depth + c(rows) in leaves, 0 elsewhere.
+        roots: (trees,) int64, first node of each tree.
+        tree_of: (n,) int64, the tree of each node.
+        n_features: Columns of the input.
+        scale: The score is exp(scale * sum of path lengths).
+    """
+
+    features: npt.NDArray[np.int64]
+    splits: npt.NDArray[np.float32]
+    left: npt.NDArray[np.int64]
+    right: npt.NDArray[np.int64]
+    missing_left: npt.NDArray[np.bool_]
+    path_lengths: npt.NDArray[np.float32]
+    roots: npt.NDArray[np.int64]
+    tree_of: npt.NDArray[np.int64]
+    n_features: int
+    scale: float
+
+    @property
+    def leaves(self) -> npt.NDArray[np.bool_]:
+        """Which nodes are leaves: (n,) bool."""
+        return self.left == _LEAF
+
+
+def forest_to_onnx(forest: IsolationForest, ml_opset: int = 5) -> ModelProto:
+    """Convert a fitted isolation forest to an ONNX model with one tree node.
+
+    Args:
+        forest: Fitted; any ``max_samples``, ``max_features``, ``bootstrap`` and depth, one-node trees included.
+        ml_opset: 5 for ``TreeEnsemble`` (onnxruntime >= 1.20), 3 for ``TreeEnsembleRegressor`` of older runtimes.
+
+    Returns:
+        A model with input ``X`` [N, n_features] float32, NaN = missing, and output ``score`` [N, 1] float32, equal
+        to ``-forest.score_samples(X)`` within 1e-6; higher is more anomalous.
+
+    Raises:
+        ConversionError: The forest is not fitted, or ``ml_opset`` is neither 3 nor 5.
+    """
+    trees = flatten_forest(forest)
+    graph = GraphBuilder()
+    add_forest(graph, trees, "X", name="score", ml_opset=ml_opset)
+    return graph.model(
+        "isolation_forest",
+        [tensor_info("X", np.float32, ("N", trees.n_features))],
+        [tensor_info("score", np.float32, ("N", 1))],
+        ml_opset=ml_opset,
+    )
+
+
+def flatten_forest(forest: IsolationForest) -> PathForest:
+    """Gather the trees of a fitted forest in flat arrays.
+
+    Args:
+        forest: A fitted ``sklearn.ensemble.IsolationForest``.
+
+    Returns:
+        Its trees, with columns of the whole input also where trees saw a part of them (``max_features``).
+
+    Raises:
+        ConversionError: The forest is not fitted.
+    """
+    estimators = getattr(forest, "estimators_", None)
+    if not estimators:
+        raise ConversionError("This isolation forest is not fitted.", advice="Call fit before converting it.")
+    trees = [estimator.tree_ for estimator in estimators]
+    counts = np.array([tree.node_count for tree in trees], np.int64)
+    roots = np.r_[0, np.cumsum(counts)[:-1]].astype(np.int64)
+    tree_of = np.repeat(np.arange(len(trees)), counts)
+    offsets = roots[tree_of]
+    left = np.concatenate([tree.children_left for tree in trees]).astype(np.int64)
+    right = np.concatenate([tree.children_right for tree in trees]).astype(np.int64)
+    leaf = left == _LEAF
+    local = np.where(leaf, 0, np.concatenate([tree.feature for tree in trees]))
+    columns = np.stack([np.asarray(chosen, np.int64) for chosen in forest.estimators_features_])
+    thresholds = np.concatenate([tree.threshold for tree in trees])
+    rows = np.concatenate([tree.n_node_samples for tree in trees])
+    depths = np.concatenate([tree.compute_node_depths() for tree in trees]) - 1.0  # it counts the root as 1
+    scale, lengths = _score_parts(forest, depths + average_path_length(rows), len(trees))
+    return PathForest(
+        features=np.where(leaf, 0, columns[tree_of, local]),
+        splits=np.where(leaf, np.float32(0), round_down(np.where(leaf, 0.0, thresholds))),
+        left=np.where(leaf, _LEAF, left + offsets),
+        right=np.where(leaf, _LEAF, right + offsets),
+        missing_left=np.concatenate([tree.missing_go_to_left for tree in trees]).astype(bool) & ~leaf,
+        path_lengths=np.where(leaf, lengths, 0.0).astype(np.float32),
+        roots=roots,
+        tree_of=tree_of,
+        n_features=int(forest.n_features_in_),
+        scale=scale,
+    )
+
+
+def average_path_length(rows: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Return c(n), the expected path length of an unsuccessful search among n rows.
+
+    0 for at most one row and 1 for two, as in scikit-learn; otherwise 2 H(n - 1) - 2 (n - 1) / n with
+    H(i) = ln(i) + Euler's constant (Liu, Ting, Zhou 2008, equation 1).
+
+    Args:
+        rows: Any shape, counts.
+    """
+    n = np.asarray(rows, np.float64)
+    more = np.maximum(n, 3.0)
+    formula = 2.0 * (np.log(more - 1.0) + np.euler_gamma) - 2.0 * (more - 1.0) / more
+    return np.where(n <= 1, 0.0, np.where(n == 2, 1.0, formula))
+
+
+def round_down(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    """Return the largest float32 that is not above each value: any shape."""
+    nearest = values.astype(np.float32)
+    return np.where(nearest > values, np.nextafter(nearest, np.float32(-np.inf)), nearest)
+
+
+def add_forest(graph: GraphBuilder, trees: PathForest, features: str, *, name: str = "", ml_opset: int = 5) -> str:
+    """Add the forest to a graph.
+
+    Args:
+        graph: Where to add.
+        trees: The forest.
+        features: Name of a [N, n_features] float32 tensor.
+        name: Name of the score's tensor; made up when empty.
+        ml_opset: 3 or 5.
+
+    Returns:
+        Name of the raw score [N, 1] float32, in (0, 1], higher is more anomalous.
+
+    Raises:
+        ConversionError: ``ml_opset`` is neither 3 nor 5.
+    """
+    if ml_opset not in ML_OPSETS:
+        raise ConversionError(
+            f"Forests cannot be written for ai.onnx.ml {ml_opset}.", advice="Use 5, or 3 for older runtimes."
+        )
+    lengths = _ensemble_5(graph, trees, features) if ml_opset == 5 else _ensemble_3(graph, trees, features)
+    return graph.add("Exp", graph.add("Mul", lengths, graph.constant(np.float32(trees.scale))), name=name)
+
+
+def _score_parts(
+    forest: IsolationForest, lengths: npt.NDArray[np.float64], trees: int
+) -> tuple[float, npt.NDArray[np.float64]]:
+    """Return the factor of the sum of path lengths in the exponent, and the path lengths."""
+    # What the trees really drew: max_samples_ is the wish, and differs where it is a share (scikit-learn 1.9).
+    drawn = getattr(forest, "_max_samples", forest.max_samples_)
+    expected = float(average_path_length(np.array(drawn)))
+    if expected == 0.0:  # one row a tree: scikit-learn scores everything 2 ** -1
+        return -float(np.log(2.0)) / trees, np.ones_like(lengths)
+    return -float(np.log(2.0)) / (trees * expected), lengths
+
+
+def _ensemble_5(graph: GraphBuilder, trees: PathForest, features: str) -> str:
+    """Add a TreeEnsemble; inner nodes and leaves are numbered apart, and a tree needs an inner root."""
+    leaf = trees.leaves
+    number = np.where(leaf, np.cumsum(leaf), np.cumsum(~leaf)) - 1
+    inner = ~leaf
+    left, right = trees.left[inner], trees.right[inner]
+    bare = trees.roots[leaf[trees.roots]]  # one-node trees get a root whose two branches are that leaf
+    below = np.r_[left, bare], np.r_[right, bare]
+    roots = number[trees.roots]
+    roots[leaf[trees.roots]] = left.size + np.arange(bare.size)
+
+    def padded(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return np.concatenate([values[inner], np.zeros(bare.size, values.dtype)])
+
+    return graph.add(
+        "TreeEnsemble",
+        features,
+        domain=ML_DOMAIN,
+        aggregate_function=1,
+        n_targets=1,
+        tree_roots=roots,
+        nodes_featureids=padded(trees.features),
+        nodes_modes=numpy_helper.from_array(np.full(left.size + bare.size, _LESS_OR_EQUAL, np.uint8)),
+        nodes_splits=numpy_helper.from_array(padded(trees.splits)),
+        nodes_missing_value_tracks_true=padded(trees.missing_left),
+        nodes_truenodeids=number[below[0]],
+        nodes_trueleafs=leaf[below[0]],
+        nodes_falsenodeids=number[below[1]],
+        nodes_falseleafs=leaf[below[1]],
+        leaf_targetids=np.zeros(int(leaf.sum()), np.int64),
+        leaf_weights=numpy_helper.from_array(trees.path_lengths[leaf]),
+    )
+
+
+def _ensemble_3(graph: GraphBuilder, trees: PathForest, features: str) -> str:
+    """Add a TreeEnsembleRegressor; nodes are numbered within their tree."""
+    leaf = trees.leaves
+    first = trees.roots[trees.tree_of]
+    ids = np.arange(leaf.size) - first
+    modes = np.where(leaf, b"LEAF", b"BRANCH_LEQ")
+    return graph.add(
+        "TreeEnsembleRegressor",
+        features,
+        domain=ML_DOMAIN,
+        aggregate_function="SUM",
+        n_targets=1,
+        post_transform="NONE",
+        nodes_treeids=trees.tree_of,
+        nodes_nodeids=ids,
+        nodes_featureids=trees.features,
+        nodes_modes=modes,
+        nodes_values=trees.splits,
+        nodes_missing_value_tracks_true=trees.missing_left,
+        nodes_truenodeids=np.where(leaf, 0, trees.left - first),
+        nodes_falsenodeids=np.where(leaf, 0, trees.right - first),
+        target_treeids=trees.tree_of[leaf],
+        target_nodeids=ids[leaf],
+        target_ids=np.zeros(int(leaf.sum()), np.int64),
+        target_weights=trees.path_lengths[leaf],
+    )
