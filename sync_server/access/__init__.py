@@ -1,0 +1,1 @@
+"""Who may do what: tokens, operators' log-in, and the audit trail."""

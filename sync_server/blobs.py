@@ -1,0 +1,117 @@
+"""Bundles by their digest: written once, never changed, in a local folder or in S3.
+
+A blob is written before the transaction that lists it; one that a failed publish leaves behind is harmless, because
+its name is its content, and the next try finds it there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge_runtime.errors import InputError, StorageError
+
+if TYPE_CHECKING:
+    from sync_server.config import ServerConfig
+
+
+class Blobs:
+    """Content-addressed blobs behind obstore.
+
+    Args:
+        store: Any obstore store.
+        folder: The store's folder when it is a local one, for fsync; None otherwise.
+    """
+
+    def __init__(self, store: Any, folder: Path | None = None) -> None:
+        self._store = store
+        self._folder = folder
+
+    @classmethod
+    def from_config(cls, config: ServerConfig) -> Blobs:
+        """Open the store that the settings name.
+
+        Raises:
+            InputError: The address is of no store that exists.
+        """
+        from obstore.exceptions import BaseError
+        from obstore.store import LocalStore, from_url
+
+        if config.blobs_url is None:
+            folder = config.data_dir / "blobs"
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            return cls(LocalStore(folder), folder)
+        try:
+            return cls(from_url(config.blobs_url))
+        except (BaseError, ValueError) as error:
+            raise InputError(
+                f"The blob store {config.blobs_url} cannot be opened: {error}.",
+                advice="Write it as s3://bucket/prefix, with credentials in the AWS_* environment.",
+            ) from error
+
+    @staticmethod
+    def _key(digest: str) -> str:
+        return f"sha256/{digest[:2]}/{digest}"
+
+    def put(self, data: bytes) -> str:
+        """Store bytes durably and return their SHA-256 in hex; storing them twice is nothing new.
+
+        Raises:
+            StorageError: The disk is full or the store does not answer.
+        """
+        import obstore
+        from obstore.exceptions import BaseError
+
+        digest = hashlib.sha256(data).hexdigest()
+        try:
+            # Overwriting is by rename, so a reader sees the old or the new file, which are the same bytes.
+            obstore.put(self._store, self._key(digest), data)
+            if self._folder is not None:
+                _sync_file(self._folder / self._key(digest))
+        except (BaseError, OSError) as error:
+            raise StorageError(
+                f"The bundle {digest[:12]} could not be stored: {error}.", advice="Check the space of the blob store."
+            ) from error
+        return digest
+
+    def open(self, digest: str) -> Any:
+        """Return a seekable binary reader of a blob; it reads from the store as it goes.
+
+        Raises:
+            StorageError: The blob is missing or the store does not answer.
+        """
+        import obstore
+        from obstore.exceptions import BaseError
+
+        try:
+            return obstore.open_reader(self._store, self._key(digest))
+        except (BaseError, OSError) as error:
+            raise StorageError(
+                f"The bundle {digest[:12]} is not in the blob store.",
+                advice="Restore the blobs from the same backup as the database.",
+            ) from error
+
+    def read(self, digest: str) -> bytes:
+        """Return a blob's bytes.
+
+        Raises:
+            StorageError: The blob is missing, or is not what its name says.
+        """
+        data = bytes(self.open(digest).read())
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise StorageError(
+                f"The bundle {digest[:12]} in the blob store was changed.", advice="Restore it from a backup."
+            )
+        return data
+
+
+def _sync_file(path: Path) -> None:
+    """Flush a file and the folders that name it, so that a power loss after the commit finds it whole."""
+    for place in (path, path.parent, path.parent.parent):
+        handle = os.open(place, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,171 @@
+"""Every setting of the server, read once at the entry point.
+
+Order, weakest first: the defaults below, a TOML file (``DATA_DIR/server.toml`` or ``--config``), the environment
+(``SYNC_SERVER_<NAME>``, and ``DATABASE_URL`` as everybody calls it), a command line flag. No other module of the
+server reads the environment.
+
+Example::
+
+    config = load_config(data_dir=Path("var"), port=8080)
+    app = create_app(config)
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from edge_runtime.errors import InputError
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """The settings, each with its unit in its name where it has one.
+
+    Attributes:
+        data_dir: Folder that holds keys, blobs and the embedded database.
+        host: Address to listen on; anything but loopback wants a TLS proxy in front.
+        port: TCP port, 0 for any free one.
+        workers: Worker processes.
+        threads: Threads of each worker; also bounds its database connections.
+        public_url: Address that devices and browsers use, when it is not ``http://host:port``. No trailing slash.
+        database_url: Postgres for the running server, a role that owns nothing. None runs an embedded one.
+        database_owner_url: Postgres for migrations, the role that owns the tables. None: ``database_url``.
+        blobs_url: None keeps bundles in ``data_dir/blobs``; ``s3://bucket/prefix`` keeps them in S3.
+        online_key: The PEM file of the key for snapshot and timestamp. None: ``data_dir/keys/online.pem``.
+        trusted_proxies: How many proxies in front set ``X-Forwarded-For`` and ``-Proto``; 0 ignores the headers.
+        max_body_bytes: Largest body of a request, as sent, except for publishing.
+        max_publish_bytes: Largest body of ``POST /api/publish``.
+        session_hours: How long a log-in lasts.
+        statement_timeout_ms: Longest database statement of a request.
+    """
+
+    data_dir: Path = Path("var")
+    host: str = "127.0.0.1"
+    port: int = 8080
+    workers: int = 1
+    threads: int = 16
+    public_url: str | None = None
+    database_url: str | None = None
+    database_owner_url: str | None = None
+    blobs_url: str | None = None
+    online_key: Path | None = None
+    trusted_proxies: int = 0
+    max_body_bytes: int = 2 * MIB
+    max_publish_bytes: int = 512 * MIB
+    session_hours: int = 12
+    statement_timeout_ms: int = 30_000
+
+    @property
+    def online_key_path(self) -> Path:
+        """The PEM file that holds the online key, whether or not it exists."""
+        return self.online_key or self.data_dir / "keys" / "online.pem"
+
+    @property
+    def address(self) -> str:
+        """The address to tell people, without a trailing slash."""
+        if self.public_url:
+            return self.public_url.rstrip("/")
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+
+_AT_LEAST_ONE = ("workers", "threads", "max_body_bytes", "max_publish_bytes", "session_hours", "statement_timeout_ms")
+
+
+def _convert(name: str, value: object, origin: str) -> object:
+    """Return ``value`` as the type that the setting ``name`` has."""
+    wanted = get_type_hints(ServerConfig)[name]
+    if wanted is int:
+        try:
+            return int(str(value))
+        except ValueError as error:
+            raise InputError(
+                f"The setting {name} from {origin} is {value!r}, which is no whole number.",
+                advice="Give it as digits only.",
+            ) from error
+    text = str(value)
+    if wanted == Path or wanted == (Path | None):
+        return Path(text)
+    return text
+
+
+def _from_file(path: Path, required: bool) -> Mapping[str, object]:
+    """Read the TOML file's settings; an absent file is empty unless it was named."""
+    try:
+        document = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        if not required:
+            return {}
+        raise InputError(f"The configuration file {path} does not exist.", advice="Check --config.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise InputError(
+            f"The configuration file {path} cannot be read: {error}.", advice="Write it as TOML, one setting a line."
+        ) from error
+    known = {field.name for field in fields(ServerConfig)}
+    for name in document:
+        if name not in known or name == "data_dir":
+            raise InputError(
+                f"The configuration file {path} holds {name!r}, which is no setting it may hold.",
+                advice=f"The settings are: {', '.join(sorted(known - {'data_dir'}))}.",
+            )
+    return document
+
+
+def load_config(*, file: Path | None = None, environ: Mapping[str, str] | None = None, **flags: object) -> ServerConfig:
+    """Put the settings together: defaults < file < environment < flags.
+
+    Args:
+        file: A TOML file. None: ``server.toml`` in the data folder, if it is there.
+        environ: The environment; None takes the process's own.
+        **flags: Settings from the command line; None means "not given".
+
+    Returns:
+        The settings, with ``data_dir`` absolute.
+
+    Raises:
+        InputError: A setting that does not exist, has the wrong type or makes no sense.
+    """
+    environ = os.environ if environ is None else environ
+    values: dict[str, Any] = {}
+    data_dir = flags.get("data_dir") or environ.get("SYNC_SERVER_DATA_DIR") or ServerConfig().data_dir
+    path = file or Path(str(data_dir)) / "server.toml"
+    for name, value in _from_file(path, required=file is not None).items():
+        values[name] = _convert(name, value, str(path))
+    if environ.get("DATABASE_URL"):
+        values["database_url"] = environ["DATABASE_URL"]
+    for field in fields(ServerConfig):
+        variable = f"SYNC_SERVER_{field.name.upper()}"
+        if environ.get(variable):
+            values[field.name] = _convert(field.name, environ[variable], variable)
+    for name, value in flags.items():
+        if value is not None:
+            values[name] = _convert(name, value, f"--{name.replace('_', '-')}")
+    values["data_dir"] = Path(str(data_dir)).absolute()
+    config = ServerConfig(**values)
+    _check(config)
+    return config
+
+
+def _check(config: ServerConfig) -> None:
+    """Refuse settings that make no sense, before anything starts."""
+    for name in _AT_LEAST_ONE:
+        if getattr(config, name) < 1:
+            raise InputError(f"The setting {name} is {getattr(config, name)}.", advice="It must be at least 1.")
+    if not 0 <= config.port <= 65_535:
+        raise InputError(f"The port {config.port} does not exist.", advice="Use 0 to 65535.")
+    if config.public_url and not config.public_url.startswith(("http://", "https://")):
+        raise InputError(
+            f"The public address {config.public_url} is no web address.", advice="Start it with https:// or http://."
+        )
+    if config.database_owner_url and not config.database_url:
+        raise InputError(
+            "database_owner_url is set, but database_url is not.",
+            advice="Set DATABASE_URL as well: the role that the running server uses.",
+        )

@@ -1,0 +1,201 @@
+"""What every answer of the server has in common: problems, request ids, security headers, bounded JSON bodies."""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+from typing import Any, cast
+
+import msgspec
+from flask import Flask, Response, g, request
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from werkzeug.exceptions import HTTPException
+
+from edge_runtime.contract.problem import MEDIA_TYPE, Problem
+from edge_runtime.errors import ContractError, InputError, StellaError, StorageError, TrustError
+from sync_server.db import is_away
+from sync_server.errors import RequestError
+
+log = logging.getLogger(__name__)
+
+# No inline script or style anywhere: an injected tag does nothing.
+CONTENT_SECURITY_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' data:",
+        "font-src 'self'",
+        "connect-src 'self'",
+        "form-action 'self'",
+        "frame-ancestors 'none'",
+        "base-uri 'none'",
+    )
+)
+_HEADERS = {
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
+}
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_RETRY_SECONDS = 5
+_TITLES = {
+    400: "The request is malformed", 401: "A token or log-in is needed", 403: "Not allowed", 404: "Not found",
+    405: "Method not allowed", 409: "Conflict with the present state", 413: "The request is too large",
+    415: "Unsupported media type", 416: "Range not satisfiable", 422: "The content is refused",
+    429: "Too many requests", 500: "A fault of the server", 503: "The server is not ready",
+}  # fmt: skip
+_CODES = {
+    400: "bad_request", 401: "not_authenticated", 403: "forbidden", 404: "not_found", 405: "method_not_allowed",
+    409: "conflict", 413: "too_large", 415: "unsupported_media_type", 416: "range_not_satisfiable",
+    422: "unprocessable", 429: "too_many_requests", 500: "internal_error", 503: "unavailable",
+}  # fmt: skip
+
+
+def problem_response(
+    status: int, code: str, detail: str, *, advice: str = "", retry_after_seconds: int | None = None, **extra: object
+) -> Response:
+    """Return one problem+json answer (RFC 9457).
+
+    Args:
+        status: The HTTP status.
+        code: What went wrong, for machines.
+        detail: One sentence: what happened, to what.
+        advice: One sentence: what to do next.
+        retry_after_seconds: Sent as ``Retry-After`` when given.
+        **extra: Further JSON-ready members, such as the number that was expected.
+    """
+    problem = Problem(status, code, _TITLES.get(status, "The request failed"), detail, advice).to_dict()
+    body = msgspec.json.encode({**extra, **problem, "request_id": g.get("request_id", "")}, enc_hook=str)
+    response = Response(body, status, content_type=MEDIA_TYPE)
+    response.headers["Cache-Control"] = "no-store"
+    if retry_after_seconds is not None:
+        response.headers["Retry-After"] = str(retry_after_seconds)
+    if status == 401:
+        response.headers["WWW-Authenticate"] = 'Bearer realm="stella"'
+    return response
+
+
+def json_response(value: object, status: int = 200) -> Response:
+    """Return JSON that no cache keeps; datetimes become ISO 8601 with zone."""
+    response = Response(msgspec.json.encode(value), status, content_type="application/json")
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def _on_request_error(error: RequestError) -> Response:
+    return problem_response(
+        error.status,
+        error.code,
+        error.message,
+        advice=error.advice,
+        retry_after_seconds=error.retry_after_seconds,
+        **error.fields,
+    )
+
+
+def _on_stella_error(error: StellaError) -> Response:
+    """The rest of the tree: what the sender can mend is 422, what the server lacks is 503, anything else a bug."""
+    if isinstance(error, TrustError):
+        return problem_response(422, error.reason, error.message, advice=error.advice)
+    if isinstance(error, ContractError | InputError):
+        return problem_response(422, error.code, error.message, advice=error.advice)
+    log.error("request %s: %s", g.get("request_id"), error)
+    if isinstance(error, StorageError):
+        return problem_response(
+            503, error.code, "The server's storage is not available.", retry_after_seconds=_RETRY_SECONDS,
+            advice="Send the request again later; nothing was changed.",
+        )  # fmt: skip
+    return problem_response(500, "internal_error", "The server met a fault of its own.")
+
+
+def _on_database_error(error: DBAPIError | PoolTimeout) -> Response:
+    """A database that is away is 503; a statement that fails is a bug of ours and says nothing of it outside."""
+    if isinstance(error, PoolTimeout) or is_away(error):
+        log.error("request %s: the database is away: %s", g.get("request_id"), str(error).splitlines()[0])
+        return problem_response(
+            503, "database_down", "The server's database cannot be reached.", retry_after_seconds=_RETRY_SECONDS,
+            advice="Send the request again later; sending it twice changes nothing twice.",
+        )  # fmt: skip
+    sqlstate = getattr(error.orig, "sqlstate", None)
+    if sqlstate in ("57014", "40001", "40P01", "55P03"):  # statement timeout, conflicts, lock timeout
+        log.warning("request %s: database conflict or timeout %s", g.get("request_id"), sqlstate)
+        return problem_response(
+            503, "database_busy", "The database did not answer in time.", retry_after_seconds=_RETRY_SECONDS,
+            advice="Send the request again later.",
+        )  # fmt: skip
+    log.error("request %s: database error", g.get("request_id"), exc_info=error)
+    return problem_response(500, "internal_error", "The server met a fault of its own.")
+
+
+def _on_http_error(error: HTTPException) -> Response:
+    """Flask's and Werkzeug's own refusals: 404, 405, 413, 416 and so on, and 500 for a bug."""
+    if error.code is None or error.code < 400:  # redirects travel as exceptions, too
+        return cast("Response", Response.force_type(error.get_response(), request.environ))
+    original = getattr(error, "original_exception", None)
+    if original is not None:
+        log.error("request %s: unexpected error", g.get("request_id"), exc_info=original)
+    detail = f"{request.method} {request.path[:200]}: {error.name.lower()}."
+    response = problem_response(error.code, _CODES.get(error.code, f"http_{error.code}"), detail)
+    for name, value in error.get_headers(request.environ):
+        if name in ("Allow", "Content-Range", "Retry-After"):
+            response.headers[name] = value
+    return response
+
+
+def _begin() -> None:
+    """Give the request an id: the proxy's, when it is harmless, else a new one."""
+    given = request.headers.get("X-Request-Id", "")
+    g.request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+
+
+def _finish(response: Response) -> Response:
+    """Add the headers that every answer carries, unless a route set its own."""
+    for name, value in _HEADERS.items():
+        response.headers.setdefault(name, value)
+    if request.is_secure:
+        response.headers.setdefault("Strict-Transport-Security", "max-age=31536000")
+    response.headers["X-Request-Id"] = g.get("request_id", "")
+    return response
+
+
+def install(app: Flask) -> None:
+    """Make every answer of ``app`` follow this module."""
+    app.before_request(_begin)
+    app.after_request(_finish)
+    app.register_error_handler(RequestError, _on_request_error)
+    app.register_error_handler(StellaError, _on_stella_error)
+    app.register_error_handler(DBAPIError, _on_database_error)
+    app.register_error_handler(PoolTimeout, _on_database_error)
+    app.register_error_handler(HTTPException, _on_http_error)
+
+
+def read_json(kind: Any, *, most_bytes: int = 64 * 1024) -> Any:
+    """Read the request's JSON body into a msgspec type, strictly.
+
+    Args:
+        kind: A ``msgspec.Struct`` class, or any type that msgspec decodes.
+        most_bytes: Largest body.
+
+    Returns:
+        The decoded value, an instance of ``kind``.
+
+    Raises:
+        RequestError: 413 too large, 415 not JSON by its media type, 400 not JSON, 422 not of that shape.
+    """
+    request.max_content_length = most_bytes
+    if request.mimetype != "application/json":
+        raise RequestError(
+            415, "unsupported_media_type", "The body must be JSON.", advice="Send Content-Type: application/json."
+        )
+    try:
+        return msgspec.json.decode(request.get_data(cache=False), type=kind)
+    except msgspec.ValidationError as error:
+        raise RequestError(422, "bad_field", f"The body does not have the expected shape: {error}.") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RequestError(400, "bad_json", f"The body is not valid JSON: {error}.") from error

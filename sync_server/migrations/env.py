@@ -1,0 +1,12 @@
+"""Alembic's entry point: the connection comes from :func:`sync_server.migrations.migrate`, never from a file."""
+
+from __future__ import annotations
+
+from alembic import context
+
+from sync_server import rooms
+from sync_server.db import Base
+
+rooms.load_models()
+context.configure(connection=context.config.attributes["connection"], target_metadata=Base.metadata)
+context.run_migrations()

@@ -1,0 +1,28 @@
+"""The first schema: every room's tables, in the order in which they refer to each other.
+
+The statements stand in the rooms' ``ddl`` modules, beside the code that relies on them. They are frozen with the first
+release: what changes after it is a migration of its own.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from alembic import op
+
+from sync_server.db import Base
+from sync_server.rooms import DDL, load_models
+
+revision = "0001"
+down_revision = None
+
+
+def upgrade() -> None:
+    """Make the tables, indexes, partitions and functions."""
+    connection = op.get_bind()
+    for room in DDL:
+        for statement in import_module(room).STATEMENTS:
+            # Through the driver itself: these texts hold colons and percent signs that are not parameters.
+            connection.exec_driver_sql(statement)
+    load_models()
+    Base.metadata.create_all(connection)

@@ -1,0 +1,114 @@
+"""Fixtures of the server's tests: a real embedded Postgres, clean tables for each test, and an app on top.
+
+``database`` the app role's database · ``app`` · ``client`` · ``make_token(kind, **)`` -> text · ``bearer(token)``
+-> headers · ``log_in(role)`` -> a client with a session and its CSRF token · ``server_config``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy import text
+
+from sync_server.access.sessions import SESSION_COOKIE, create_operator, csrf_of, open_session
+from sync_server.access.tokens import issue_token
+from sync_server.app import create_app
+from sync_server.config import ServerConfig, load_config
+from sync_server.db import Database, utc_now
+from sync_server.embedded_postgres import EmbeddedPostgres
+from sync_server.migrations import migrate
+
+# Every table but the partitions, which go with their parents.
+_TABLES = """
+SELECT format('%I', relname) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')
+AND NOT relispartition AND relname <> 'alembic_version'
+"""
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    """One embedded Postgres for the whole run, migrated."""
+    with EmbeddedPostgres(tmp_path_factory.mktemp("pg")) as running:
+        migrate(running.owner_url, app_role="stella_app")
+        yield running
+
+
+@pytest.fixture(scope="session")
+def _shared_database(postgres: EmbeddedPostgres) -> Iterator[Database]:
+    database = Database(postgres.app_url, pool_size=5)
+    yield database
+    database.dispose()
+
+
+@pytest.fixture(scope="session")
+def owner_database(postgres: EmbeddedPostgres) -> Iterator[Database]:
+    """The owner's connection, for what the app role may not do."""
+    database = Database(postgres.owner_url, pool_size=2)
+    yield database
+    database.dispose()
+
+
+@pytest.fixture
+def database(_shared_database: Database, owner_database: Database) -> Database:
+    """The app role's database, every table empty."""
+    with owner_database.session() as session:
+        names = ", ".join(session.scalars(text(_TABLES)))
+        session.execute(text(f"TRUNCATE {names} RESTART IDENTITY CASCADE"))
+    return _shared_database
+
+
+@pytest.fixture
+def server_config(tmp_path: Path) -> ServerConfig:
+    config = load_config(data_dir=tmp_path / "data", environ={})
+    return dataclasses.replace(config, database_url="postgresql://unused")
+
+
+@pytest.fixture
+def app(server_config: ServerConfig, database: Database) -> Flask:
+    return create_app(server_config, database)
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return app.test_client()
+
+
+@pytest.fixture
+def make_token(database: Database) -> Callable[..., str]:
+    """Return a function that issues a token: ``make_token("pub")``, ``make_token("dev", subject=device_id)``."""
+
+    def make(kind: str, **options: object) -> str:
+        with database.session() as session:
+            return issue_token(session, kind, name=str(options.pop("name", "test")), **options).token  # type: ignore[arg-type]
+
+    return make
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+@pytest.fixture
+def auth(make_token: Callable[..., str]) -> Callable[..., dict[str, str]]:
+    """Return a function that gives headers with a fresh token: ``client.get(url, headers=auth("ops"))``."""
+    return lambda kind, **options: bearer(make_token(kind, **options))
+
+
+@pytest.fixture
+def log_in(app: Flask, database: Database) -> Callable[..., tuple[FlaskClient, str]]:
+    """Return a function that gives a client with a log-in, and its CSRF token: ``page, csrf = log_in("viewer")``."""
+
+    def make(role: str = "operator", username: str = "alice") -> tuple[FlaskClient, str]:
+        with database.session() as session:
+            operator = create_operator(session, username, "correct horse battery", role=role)
+            secret = open_session(session, operator, now=utc_now(), hours=1)
+        page = app.test_client()
+        page.set_cookie(SESSION_COOKIE, secret)
+        return page, csrf_of(secret)
+
+    return make
