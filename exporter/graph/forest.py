@@ -5,7 +5,7 @@ path length of a leaf is known in advance: its depth plus c(n), the expected dep
 there (Liu, Ting, Zhou 2008, equation 1). So each leaf of one ``TreeEnsemble`` holds that sum, the node adds them up
 over the trees, and the score is 2 ** (-sum / (trees * c(max_samples))), a Mul and an Exp::
 
-    model = forest_to_onnx(IsolationForest(300).fit(X))
+    model = forest_to_onnx(IsolationForest(n_estimators=300).fit(X))
     session.run(None, {"X": X.astype(np.float32)})[0]      # (N, 1), equal to -forest.score_samples(X)
 
 Two things make it exact. Thresholds are rounded down to float32: scikit-learn compares a float32 value with a float64
@@ -64,7 +64,7 @@ class PathForest:
     @property
     def leaves(self) -> npt.NDArray[np.bool_]:
         """Which nodes are leaves: (n,) bool."""
-        return self.left == _LEAF
+        return np.equal(self.left, _LEAF)
 
 
 def forest_to_onnx(forest: IsolationForest, ml_opset: int = 5) -> ModelProto:

@@ -116,7 +116,7 @@ def _attribute(key: str, value: Attribute) -> AttributeProto:
         attribute.t.CopyFrom(value)
     elif isinstance(value, np.ndarray) and value.dtype.kind in "iub":
         attribute.type = AttributeProto.INTS
-        attribute.ints.extend(value.tolist())
+        attribute.ints.extend(value.astype(np.int64).tolist())  # protobuf takes no bool for an int
     elif isinstance(value, np.ndarray) and value.dtype.kind == "S":
         attribute.type = AttributeProto.STRINGS
         attribute.strings.extend(value.tolist())
