@@ -1,0 +1,88 @@
+"""Steer which devices get which release: the rollout of a channel, asked of the server.
+
+The server signs rollouts into timestamp.json; what release keys bind (model, channels, floor) it cannot change.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from edge_runtime.contract import routes
+from edge_runtime.contract.names import check_name
+from edge_runtime.contract.rollout import BUCKETS, Rollout
+from edge_runtime.errors import InputError, TransportError
+from exporter.server import Answer, Server
+
+
+def change_channel(server: Server, channel: str, change: dict[str, Any]) -> Rollout:
+    """Start, widen, pause, resume or roll back the rollout of a channel.
+
+    Args:
+        server: The server, with a publisher or operator token.
+        channel: The channel.
+        change: The request: ``action`` and what belongs to it.
+
+    Returns:
+        The rollout as the server signs it now.
+
+    Raises:
+        TransportError: No answer, or a refusal.
+        ContractError: The channel is no name, or the answer no rollout.
+    """
+    path = routes.CHANNELS + check_name("channel", channel)
+    body = json.dumps(change).encode()
+    return _rollout(server.send("PUT", path, body, "application/json"), f"PUT {path}")
+
+
+def show_channel(server: Server, channel: str) -> Rollout:
+    """Return the rollout of a channel.
+
+    Raises:
+        TransportError: No answer, or a refusal.
+        ContractError: The channel is no name, or the answer no rollout.
+    """
+    path = routes.CHANNELS + check_name("channel", channel)
+    return _rollout(server.get(path), f"GET {path}")
+
+
+def start_rollout(
+    server: Server, channel: str, model: str, release: int, share: int, cohorts: Sequence[str] | None = None
+) -> Rollout:
+    """Start a rollout; starting the one that runs already is success, so that a command can be repeated.
+
+    Args:
+        server: The server, with a publisher or operator token.
+        channel: The channel.
+        model: The model.
+        release: The release number.
+        share: Ten-thousandths of the channel's devices.
+        cohorts: Limit it to these; None: all.
+
+    Raises:
+        InputError: The share is out of range.
+        TransportError: No answer, or a refusal.
+    """
+    if not 0 <= share <= BUCKETS:
+        raise InputError(f"A share of {share} is out of range.", advice=f"Give 0 to {BUCKETS}, or 0% to 100%.")
+    change = {
+        "action": "start",
+        "model": model,
+        "release": release,
+        "share": share,
+        "cohorts": None if cohorts is None else list(cohorts),
+    }
+    try:
+        return change_channel(server, channel, change)
+    except TransportError as error:
+        if error.status != 409:
+            raise
+        running = show_channel(server, channel)
+        if (running.model, running.release, running.share) != (model, release, share):
+            raise
+        return running
+
+
+def _rollout(answer: Answer, what: str) -> Rollout:
+    return Rollout.from_dict(answer.json(what))

@@ -1,0 +1,65 @@
+"""Whole files in and out, with sentences instead of OSError."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+
+from edge_runtime.errors import InputError, StorageError
+
+
+def read_bytes(path: Path, *, most: int = 256 * 2**20) -> bytes:
+    """Return the content of a file.
+
+    Args:
+        path: The file.
+        most: Largest size that is read, in bytes.
+
+    Raises:
+        InputError: Missing, unreadable, a folder, or larger than ``most``.
+    """
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(most + 1)
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read: {error.strerror or error}.", advice="Check the name.", path=str(path)
+        ) from error
+    if len(data) > most:
+        raise InputError(f"{path} is larger than {most} bytes.", advice="Check that it is the right file.")
+    return data
+
+
+def write_bytes(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Write a file whole or not at all, making its folder; an existing one is replaced in one step.
+
+    Args:
+        path: The file.
+        data: Its content.
+        mode: Its permissions.
+
+    Raises:
+        StorageError: Disk full, not permitted, or gone; an old file is unchanged.
+    """
+    beside: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        beside = Path(name)
+        with open(descriptor, "wb") as stream:  # noqa: PTH123 - it is a descriptor
+            os.fchmod(descriptor, mode)
+            stream.write(data)
+            stream.flush()
+            os.fsync(descriptor)
+        beside.replace(path)
+    except OSError as error:
+        if beside is not None:
+            with contextlib.suppress(OSError):
+                beside.unlink()
+        raise StorageError(
+            f"{path} could not be written: {error.strerror or error}.",
+            advice="Check free space and permissions.",
+            path=str(path),
+        ) from error

@@ -1,0 +1,332 @@
+"""The TUF repository as release engineers keep it: a folder with signed root and targets metadata and the bundles.
+
+::
+
+    FOLDER/metadata/1.root.json ...    root, signed with root keys; names every key and how many must sign
+    FOLDER/metadata/N.targets.json     what may run, signed with targets keys
+    FOLDER/targets/MODEL/VERSION/...   the bundles
+
+The server adds snapshot and timestamp with its own online key, whose public half root names here. Private keys never
+lie in this folder. Everything read from it is verified against root, since folders travel too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TypeVar
+
+from tuf.api.exceptions import RepositoryError
+from tuf.api.metadata import Metadata, Root, Targets
+
+from edge_runtime.contract.release import TargetCustom, custom_of, floors
+from edge_runtime.errors import InputError, TrustError
+from exporter.files import read_bytes, write_bytes
+from exporter.keys import PublicKey, ReleaseKey
+
+# contract.md, Trust: freshness and size.
+ROOT_LIFETIME = timedelta(days=730)
+TARGETS_LIFETIME = timedelta(days=365)
+WARN_AHEAD = timedelta(days=60)
+MAX_TARGETS = 1000
+METADATA = "metadata"
+TARGETS = "targets"
+T = TypeVar("T", Root, Targets)
+_VERSIONED = re.compile(r"([1-9][0-9]{0,8})\.(root|targets)\.json")
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """Verified metadata of a repository folder.
+
+    Attributes:
+        folder: Where it lies.
+        roots: Every root, oldest first.
+        targets: The newest targets, or None before the first release.
+    """
+
+    folder: Path
+    roots: tuple[Metadata[Root], ...]
+    targets: Metadata[Targets] | None
+
+    @property
+    def root(self) -> Root:
+        """The newest root."""
+        return self.roots[-1].signed
+
+    @property
+    def customs(self) -> dict[str, TargetCustom]:
+        """What is listed: the custom field of every target, by path."""
+        return {} if self.targets is None else customs_of(self.targets.signed)
+
+    @property
+    def floors(self) -> dict[str, int]:
+        """The lowest release number that may run, by model."""
+        return {} if self.targets is None else floors(self.targets.signed.unrecognized_fields)
+
+    def next_release_number(self, model: str) -> int:
+        """Return the number after the highest one listed for a model; 1 for the first."""
+        numbers = [custom.release_number for custom in self.customs.values() if custom.model == model]
+        return 1 + max(numbers, default=self.floors.get(model, 1) - 1)
+
+    def warnings(self, now: datetime) -> list[str]:
+        """Return a sentence for each metadata file that expires within 60 days."""
+        found: list[tuple[str, datetime]] = [("root", self.root.expires)]
+        if self.targets is not None:
+            found.append(("targets", self.targets.signed.expires))
+        return [
+            f"{role} metadata expires on {expires:%Y-%m-%d}; sign it anew before, or devices stop updating."
+            for role, expires in found
+            if expires - now < WARN_AHEAD
+        ]
+
+
+def customs_of(targets: Targets) -> dict[str, TargetCustom]:
+    """Return the custom field of every target, by path.
+
+    Raises:
+        ContractError: A custom field is missing or breaks its format.
+    """
+    return {path: custom_of(path, target.unrecognized_fields) for path, target in targets.targets.items()}
+
+
+def create_repository(
+    folder: Path,
+    *,
+    root_keys: Sequence[PublicKey],
+    targets_keys: Sequence[PublicKey],
+    online_key: PublicKey,
+    signers: Sequence[ReleaseKey],
+    root_threshold: int = 1,
+    targets_threshold: int = 1,
+    now: datetime,
+) -> Metadata[Root]:
+    """Write the first root of a new repository.
+
+    Args:
+        folder: A folder that holds no repository yet.
+        root_keys: Who may sign root.
+        targets_keys: Who may sign releases.
+        online_key: The server's key for snapshot and timestamp.
+        signers: Private root keys at hand; with fewer than the threshold, ``exporter sign FOLDER`` adds the others.
+        root_threshold: How many root keys must sign.
+        targets_threshold: How many targets keys must sign.
+        now: When root's two years begin.
+
+    Returns:
+        The root metadata as written.
+
+    Raises:
+        InputError: There is a repository already, a key plays two parts, or a threshold cannot be met.
+        StorageError: The folder cannot be written.
+    """
+    if any((folder / METADATA).glob("*.json")):
+        raise InputError(
+            f"{folder} holds a repository already.",
+            advice="Use another folder; an existing root is changed by 'exporter repository renew' only.",
+            path=str(folder),
+        )
+    root = Root(expires=_whole_seconds(now + ROOT_LIFETIME), consistent_snapshot=True)
+    set_keys(root, root_keys, targets_keys, online_key)
+    set_thresholds(root, root_threshold, targets_threshold)
+    metadata = Metadata(root)
+    sign_metadata(metadata, "root", [root], signers)
+    write_metadata(folder, metadata)
+    return metadata
+
+
+def renew_root(
+    repository: Repository, *, signers: Sequence[ReleaseKey], online_key: PublicKey | None, now: datetime
+) -> Metadata[Root]:
+    """Write the next root: two more years, and another online key when one is given.
+
+    Args:
+        repository: The repository.
+        signers: Private root keys at hand.
+        online_key: The server's new key, or None to keep the present one.
+        now: When the two years begin.
+
+    Raises:
+        StorageError: The folder cannot be written.
+    """
+    root = Root.from_dict(repository.root.to_dict())
+    root.version += 1
+    root.expires = _whole_seconds(now + ROOT_LIFETIME)
+    if online_key is not None:
+        for role in ("snapshot", "timestamp"):
+            for key_id in list(root.roles[role].keyids):
+                root.revoke_key(key_id, role)
+            root.add_key(online_key.tuf, role)
+    metadata = Metadata(root)
+    sign_metadata(metadata, "root", [repository.root, root], signers)
+    write_metadata(repository.folder, metadata)
+    return metadata
+
+
+def set_keys(
+    root: Root, root_keys: Sequence[PublicKey], targets_keys: Sequence[PublicKey], online_key: PublicKey
+) -> None:
+    """Give every role of a root its keys; a key has one role, online and offline never meet.
+
+    Raises:
+        InputError: A key is given twice or for two roles.
+    """
+    parts = [*(("root", key) for key in root_keys), *(("targets", key) for key in targets_keys)]
+    ids = [key.tuf.keyid for _, key in parts] + [online_key.tuf.keyid]
+    if len(set(ids)) != len(ids):
+        raise InputError(
+            "One key is given for two parts of the repository.",
+            advice="Make one key for root, one for targets, and take the server's own key as the online key.",
+        )
+    for role, key in [*parts, ("snapshot", online_key), ("timestamp", online_key)]:
+        root.add_key(key.tuf, role)
+
+
+def set_thresholds(root: Root, root_threshold: int, targets_threshold: int) -> None:
+    """Say how many keys must sign.
+
+    Raises:
+        InputError: More signatures than keys, or none.
+    """
+    for role, threshold in (("root", root_threshold), ("targets", targets_threshold)):
+        keys = len(root.roles[role].keyids)
+        if not 1 <= threshold <= keys:
+            raise InputError(
+                f"{threshold} {role} signatures are asked for, with {keys} {role} keys.",
+                advice=f"Give a --{role}-threshold from 1 to the number of --{role}-key options.",
+            )
+        root.roles[role].threshold = threshold
+
+
+def load_repository(folder: Path) -> Repository:
+    """Read a repository folder and verify all of it: each root by the one before and itself, targets by the last.
+
+    Raises:
+        InputError: No repository there, or a version is missing.
+        TrustError: Metadata that does not verify; reason ``bad_metadata``.
+    """
+    newest, files = _listing(folder)
+    if not newest["root"]:
+        raise InputError(
+            f"{folder} holds no repository.",
+            advice="Make one with 'exporter repository create'.",
+            path=str(folder),
+        )
+    roots: list[Metadata[Root]] = []
+    for version in range(1, newest["root"] + 1):
+        path = files.get(("root", version))
+        if path is None:
+            raise InputError(f"{folder} lacks {version}.root.json.", advice="Restore it; roots form a chain.")
+        metadata = read_metadata(path, Root)
+        verify(metadata, "root", [*(known.signed for known in roots[-1:]), metadata.signed], path)
+        roots.append(metadata)
+    targets = None
+    if newest["targets"]:
+        path = files["targets", newest["targets"]]
+        targets = read_metadata(path, Targets)
+        verify(targets, "targets", [roots[-1].signed], path)
+    return Repository(folder, tuple(roots), targets)
+
+
+def read_metadata(path: Path, kind: type[T]) -> Metadata[T]:
+    """Read one metadata file without verifying it.
+
+    Raises:
+        TrustError: Not metadata of that kind, or another version than its name says; reason ``bad_metadata``.
+        InputError: The file cannot be read.
+    """
+    try:
+        metadata: Metadata[T] = Metadata.from_bytes(read_bytes(path))
+    except RepositoryError as error:
+        raise _bad(path, "is not TUF metadata") from error
+    name = _VERSIONED.fullmatch(path.name)
+    if metadata.signed.type != kind.type or name is None or metadata.signed.version != int(name.group(1)):
+        raise _bad(path, "is not what its name says")
+    return metadata
+
+
+def verify(metadata: Metadata[Root] | Metadata[Targets], role: str, roots: Sequence[Root], path: Path) -> None:
+    """Check that enough keys of each of some roots signed.
+
+    Raises:
+        TrustError: Too few valid signatures; reason ``bad_metadata``.
+    """
+    for root in roots:
+        result = root.get_verification_result(role, metadata.signed_bytes, metadata.signatures)
+        if not result:
+            raise TrustError(
+                f"{path.name} carries {len(result.signed)} of {result.threshold} needed {role} signatures.",
+                reason="bad_metadata",
+                advice=f"Add one with 'exporter sign {path.parent.parent} --key FILE'.",
+                path=str(path),
+            )
+
+
+def sign_metadata(
+    metadata: Metadata[Root] | Metadata[Targets], role: str, roots: Sequence[Root], signers: Sequence[ReleaseKey]
+) -> list[ReleaseKey]:
+    """Add the signature of every given key that one of some roots names for a role.
+
+    Args:
+        metadata: What to sign.
+        role: ``root`` or ``targets``.
+        roots: Roots that name the keys; a new root is signed by keys of the old and the new one.
+        signers: Private keys at hand.
+
+    Returns:
+        The keys that signed.
+    """
+    from securesystemslib.signer import CryptoSigner
+
+    allowed = {key_id for root in roots for key_id in root.roles[role].keyids}
+    signed = []
+    for key in signers:
+        tuf_key = key.public.tuf
+        if tuf_key.keyid in allowed:
+            metadata.sign(CryptoSigner(key.private, tuf_key), append=True)
+            signed.append(key)
+    return signed
+
+
+def write_metadata(folder: Path, metadata: Metadata[Root] | Metadata[Targets]) -> Path:
+    """Write metadata as ``metadata/N.ROLE.json``, whole or not at all.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    path = folder / METADATA / f"{metadata.signed.version}.{metadata.signed.type}.json"
+    write_bytes(path, metadata.to_bytes())
+    return path
+
+
+def metadata_files(folder: Path) -> dict[tuple[str, int], Path]:
+    """Return the metadata files of a folder by role and version; other names are ignored."""
+    return _listing(folder)[1]
+
+
+def _listing(folder: Path) -> tuple[dict[str, int], dict[tuple[str, int], Path]]:
+    newest = {"root": 0, "targets": 0}
+    files = {}
+    for path in sorted((folder / METADATA).glob("*.json")):
+        if name := _VERSIONED.fullmatch(path.name):
+            version, role = int(name.group(1)), name.group(2)
+            files[role, version] = path
+            newest[role] = max(newest[role], version)
+    return newest, files
+
+
+def _whole_seconds(moment: datetime) -> datetime:
+    # TUF dates carry no fractions; python-tuf would drop them silently.
+    return moment.astimezone(UTC).replace(microsecond=0)
+
+
+def _bad(path: Path, what: str) -> TrustError:
+    return TrustError(
+        f"{path} {what}.",
+        reason="bad_metadata",
+        advice="Restore it from the server with 'exporter repository update', or from a colleague.",
+        path=str(path),
+    )
