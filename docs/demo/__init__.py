@@ -1,0 +1,1 @@
+"""`make demo`: the whole journey, from fleet telemetry to a dashboard, in one run."""
