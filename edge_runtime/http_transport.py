@@ -150,7 +150,9 @@ class HttpTransport:
             advice = "Check the network and that the server runs; nothing is lost, it is tried again."
             if isinstance(error, exceptions.SSLError):
                 advice = "Check the device's clock and the server's certificate; name a private authority in ca_file."
-            raise TransportError(f"{describe(self, request)} {sentence}.", advice=advice) from error
+            # No connection means that not a byte of the request left: the upload may count on that.
+            unsent = {"never_sent": True} if isinstance(error, exceptions.ConnectTimeoutError) else {}
+            raise TransportError(f"{describe(self, request)} {sentence}.", advice=advice, **unsent) from error
 
 
 def _is_exhausted(response: urllib3.BaseHTTPResponse) -> bool:
