@@ -1,0 +1,1 @@
+"""Who may speak: enrolment tokens, devices, their tokens, and what each device says of itself."""

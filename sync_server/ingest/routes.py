@@ -1,0 +1,65 @@
+"""``POST /api/results``: a batch of records in, what is held out."""
+
+from __future__ import annotations
+
+import logging
+from datetime import date
+
+from flask import Blueprint, Response, request
+from sqlalchemy.exc import DBAPIError
+
+from edge_runtime.contract import routes
+from edge_runtime.contract.result import MAX_BATCH_GZIP_BYTES, Batch, decode_batch
+from edge_runtime.errors import ContractError
+from sync_server.access.guard import current_actor, require_token
+from sync_server.db import get_database, session_scope, utc_now
+from sync_server.devices.service import bearer_device
+from sync_server.errors import RequestError
+from sync_server.http import json_response
+from sync_server.ingest.body import read_body
+from sync_server.ingest.partitions import ensure_partitions
+from sync_server.ingest.service import store_batch
+
+blueprint = Blueprint("ingest", __name__)
+log = logging.getLogger(__name__)
+
+
+@blueprint.post(routes.RESULTS)
+@require_token("dev")
+def results() -> Response:
+    """Store a batch once, however often it comes; refuse single records by number, a shapeless batch whole."""
+    batch = _read_batch()
+    actor = current_actor()
+    answer = get_database().run(lambda session: store_batch(session, bearer_device(session, actor), batch))
+    _look_after_partitions()
+    return json_response(answer.to_dict())
+
+
+def _read_batch() -> Batch:
+    # One byte more than the limit may come in, so that the limit's own answer is given instead of a torn read.
+    request.max_content_length = MAX_BATCH_GZIP_BYTES + 1
+    if request.mimetype != "application/json":
+        raise RequestError(
+            415, "unsupported_media_type", "The upload must be JSON.", advice="Send Content-Type: application/json."
+        )
+    body = read_body(request.stream, request.headers.get("Content-Encoding", ""))
+    try:
+        return decode_batch(body)
+    except ContractError as error:
+        raise RequestError(400, "bad_batch", error.message, advice=error.advice) from error
+
+
+_partitions_seen: dict[str, date] = {}
+
+
+def _look_after_partitions() -> None:
+    """Once a day and process, make the months ahead; a failure is logged, the default partition takes the rows."""
+    today = utc_now().date()
+    if _partitions_seen.get("day") == today:
+        return
+    _partitions_seen["day"] = today
+    try:
+        with session_scope() as session:
+            ensure_partitions(session)
+    except DBAPIError as error:
+        log.warning("partitions for the months ahead were not made: %s", str(error.orig).strip())

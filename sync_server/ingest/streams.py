@@ -1,0 +1,114 @@
+"""Streams: which sequence numbers are held. The stream's row, locked, is what makes a repeated batch change nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from edge_runtime.contract.result import AnyRecord, ranges, record_digest
+from sync_server.errors import RequestError
+from sync_server.ingest.partitions import RECORD_TABLES
+
+# Honest devices have one stream, and one more each time a backup is restored.
+MAX_STREAMS = 1_000
+# Numbers without holes make one run; each refused record may split it. A row with more would cost every batch.
+MAX_RUNS = 10_000
+
+_LOCK = text("""
+    SELECT s.id, s.first_seen_at, s.grown_at,
+           ARRAY(SELECT n FROM unnest(CAST(:numbers AS bigint[])) AS n WHERE s.held @> n) AS held,
+           (SELECT count(*) FROM unnest(s.held)) AS runs
+    FROM streams s WHERE s.device_id = :device_id AND s.stream = :stream FOR UPDATE OF s
+""")
+_OPEN = text("""
+    INSERT INTO streams (device_id, stream, first_seen_at)
+    SELECT :device_id, :stream, :now
+    WHERE (SELECT count(*) FROM streams WHERE device_id = :device_id) < :most
+    ON CONFLICT (device_id, stream) DO NOTHING
+""")
+_DIGESTS = text(
+    " UNION ALL ".join(
+        f"SELECT sequence, digest FROM {table}"  # noqa: S608 - table names are our own constants
+        " WHERE stream_id = :stream_id AND sequence = ANY(CAST(:numbers AS bigint[])) AND received_at >= :since"
+        for table in RECORD_TABLES
+    )
+)
+_GROW = text("UPDATE streams SET held = held + CAST(:numbers AS int8multirange), grown_at = :now WHERE id = :stream_id")
+# A, then B, then A again: a device that opened B for good never adds to A, so two devices live in one home.
+_MARK_CLONED = text("""
+    UPDATE devices SET cloned_at = :now
+    WHERE id = :device_id AND cloned_at IS NULL AND EXISTS (
+        SELECT FROM streams WHERE device_id = :device_id AND id <> :stream_id AND grown_at > :grown_before)
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class LockedStream:
+    """A stream's row while a batch of it is stored.
+
+    Attributes:
+        id: Its number.
+        first_seen_at: When it was opened; no record of it is older.
+        grown_at: When a record was last added, or None.
+        held: Those of the batch's numbers that are held already.
+        runs: Into how many runs the held numbers fall.
+    """
+
+    id: int
+    first_seen_at: datetime
+    grown_at: datetime | None
+    held: frozenset[int]
+    runs: int
+
+
+def lock_stream(
+    session: Session, device_id: str, stream: str, numbers: Sequence[int], *, now: datetime
+) -> LockedStream:
+    """Return the stream of a device, locked until the transaction ends; opened when it is new.
+
+    Raises:
+        RequestError: 409 when the device has too many streams, or this one has too many holes.
+    """
+    given = {"device_id": device_id, "stream": stream, "numbers": list(numbers)}
+    row = session.execute(_LOCK, given).one_or_none()
+    if row is None:
+        session.execute(_OPEN, {**given, "now": now, "most": MAX_STREAMS})
+        row = session.execute(_LOCK, given).one_or_none()
+    if row is None:
+        raise RequestError(
+            409, "too_many_streams", f"Device {device_id} has opened {MAX_STREAMS} streams already.",
+            advice="Ask the operator; the device may have to be enrolled again into an empty home.",
+        )  # fmt: skip
+    if row.runs > MAX_RUNS:
+        raise RequestError(
+            409, "stream_fragmented", f"Stream {stream} of device {device_id} has more than {MAX_RUNS} holes.",
+            advice="The device has to open a new stream.",
+        )  # fmt: skip
+    return LockedStream(row.id, row.first_seen_at, row.grown_at, frozenset(row.held), row.runs)
+
+
+def changed_records(session: Session, stream: LockedStream, records: Collection[AnyRecord]) -> frozenset[int]:
+    """Return the numbers of held records whose content is not what was stored under them.
+
+    A record whose partition was dropped since is held, and can no longer be compared.
+    """
+    held = {record.sequence: record_digest(record) for record in records if record.sequence in stream.held}
+    if not held:
+        return frozenset()
+    rows = session.execute(_DIGESTS, {"stream_id": stream.id, "numbers": list(held), "since": stream.first_seen_at})
+    return frozenset(sequence for sequence, digest in rows if bytes(digest) != held[sequence])
+
+
+def grow(session: Session, device_id: str, stream: LockedStream, numbers: Collection[int], *, now: datetime) -> None:
+    """Add the numbers that were stored, and mark the device as cloned when its streams grow in turn."""
+    runs = ",".join(f"[{first},{last}]" for first, last in ranges(numbers))
+    session.execute(_GROW, {"numbers": f"{{{runs}}}", "now": now, "stream_id": stream.id})
+    if stream.grown_at is not None:
+        session.execute(
+            _MARK_CLONED,
+            {"device_id": device_id, "stream_id": stream.id, "grown_before": stream.grown_at, "now": now},
+        )
