@@ -1,0 +1,96 @@
+"""A built model of the right shape in a millisecond: two signals, one of context, and a graph that adds up."""
+
+from __future__ import annotations
+
+import struct
+from functools import cache
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from edge_runtime.contract.golden import GoldenSpec
+from edge_runtime.contract.histogram import BINS
+from edge_runtime.contract.manifest import Regimes, Signal, Threshold
+from edge_runtime.contract.window import WindowRule
+from exporter.model_build import BuiltModel
+from exporter.provenance import Provenance
+
+SLOTS, SIGNALS, GOLDEN_WINDOWS, REFERENCES = 3, 2, 4, 2
+THRESHOLD = 0.5
+
+
+@cache
+def tiny_graph() -> bytes:
+    """raw = sum of all values, anomaly = sigmoid(raw), verdict = raw > .5."""
+    nodes = [
+        helper.make_node("ReduceSum", ["window", "axes"], ["summed"], keepdims=0),
+        helper.make_node("Unsqueeze", ["summed", "last"], ["raw_score"]),
+        helper.make_node("Sigmoid", ["raw_score"], ["anomaly_score"]),
+        helper.make_node("Greater", ["raw_score", "threshold"], ["is_anomaly"]),
+    ]
+    outputs = [
+        helper.make_tensor_value_info(name, kind, ["batch", 1])
+        for name, kind in (
+            ("anomaly_score", TensorProto.FLOAT),
+            ("raw_score", TensorProto.FLOAT),
+            ("is_anomaly", TensorProto.BOOL),
+        )
+    ]
+    constants = [
+        onnx.numpy_helper.from_array(np.array([1, 2], np.int64), "axes"),
+        onnx.numpy_helper.from_array(np.array([1], np.int64), "last"),
+        onnx.numpy_helper.from_array(np.array(THRESHOLD, np.float32), "threshold"),
+    ]
+    window = helper.make_tensor_value_info("window", TensorProto.FLOAT, ["batch", SLOTS, SIGNALS])
+    graph = helper.make_graph(nodes, "tiny", [window], outputs, constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    return bytes(model.SerializeToString())
+
+
+def _golden() -> bytes:
+    windows = np.linspace(-1, 1, GOLDEN_WINDOWS * SLOTS * SIGNALS, dtype=np.float32)
+    windows = windows.reshape(GOLDEN_WINDOWS, SLOTS, SIGNALS)
+    raw = windows.sum(axis=(1, 2), dtype=np.float32).reshape(-1, 1)
+    anomaly = (1 / (1 + np.exp(-raw))).astype(np.float32)
+    flags = (raw > THRESHOLD).astype(np.float32)
+    return b"".join(part.astype("<f4").tobytes() for part in (windows, anomaly, raw, flags))
+
+
+def tiny_model(cohort: str | None = None, **changes: Any) -> BuiltModel:
+    """A built model for one cohort."""
+    values: dict[str, Any] = {
+        "cohort": cohort,
+        "precision": "fp32",
+        "model_onnx": tiny_graph(),
+        "candidates": {"fp32": tiny_graph(), "codebook8": tiny_graph()},
+        "signals": (Signal("heat", "degC", "signal"), Signal("charging", "0/1", "context")),
+        "context": ("charging",),
+        "window_rule": WindowRule(SLOTS, 60_000, 180_000, 2),
+        "features": ("heat_last", "heat_mean"),
+        "threshold": Threshold(0.9, THRESHOLD, 0.02),
+        "incident_gap": 3,
+        "histogram": tuple(range(BINS)),
+        "regimes": Regimes(((0.0,), (1.0,)), (0.5,), (0.5,), ((1.0,), (2.0,)), ((1.0,), (1.0,))),
+        "references": struct.pack(f"<{REFERENCES * SLOTS * SIGNALS}f", *range(REFERENCES * SLOTS * SIGNALS)),
+        "reference_count": REFERENCES,
+        "golden_json": GoldenSpec(GOLDEN_WINDOWS, SLOTS, SIGNALS).to_bytes(),
+        "golden_f32": _golden(),
+        "parity": {"fp32": {"label_flips": 0, "largest_raw_difference": 2e-7}},
+        "evaluation": {"auc": 0.99, "baseline": {"auc": 0.95}},
+        "convert_seconds": 0.05,
+        "notes": ("Signal heat is fine.",),
+    }
+    return BuiltModel(**{**values, **changes})
+
+
+def tiny_provenance(**changes: Any) -> Provenance:
+    """Where it comes from."""
+    values: dict[str, Any] = {
+        "data_digest": "0" * 64,
+        "readings": 1234,
+        "devices": {"trained": 6, "held_out": 5},
+        "settings": {"model": {"name": "fleet"}},
+    }
+    return Provenance(**{**values, **changes})
