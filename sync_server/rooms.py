@@ -4,12 +4,28 @@ from __future__ import annotations
 
 from importlib import import_module
 
-MODELS = ("sync_server.access.models",)
+MODELS = (
+    "sync_server.access.models",
+    "sync_server.repository.models",
+    "sync_server.rollouts.models",
+    "sync_server.devices.models",
+    "sync_server.ingest.models",
+)
 # In the order in which the first migration makes them: later ones refer to earlier ones.
-DDL = ("sync_server.access.ddl",)
+DDL = (
+    "sync_server.access.ddl",
+    "sync_server.repository.ddl",
+    "sync_server.rollouts.ddl",
+    "sync_server.devices.ddl",
+    "sync_server.ingest.ddl",
+)
 BLUEPRINTS = (
     "sync_server.health:blueprint",
     "sync_server.access.routes:blueprint",
+    "sync_server.repository.routes:blueprint",
+    "sync_server.rollouts.routes:blueprint",
+    "sync_server.devices.routes:blueprint",
+    "sync_server.ingest.routes:blueprint",
 )
 
 

@@ -10,8 +10,7 @@ from importlib import import_module
 
 from alembic import op
 
-from sync_server.db import Base
-from sync_server.rooms import DDL, load_models
+from sync_server.rooms import DDL
 
 revision = "0001"
 down_revision = None
@@ -22,7 +21,5 @@ def upgrade() -> None:
     connection = op.get_bind()
     for room in DDL:
         for statement in import_module(room).STATEMENTS:
-            # Through the driver itself: these texts hold colons and percent signs that are not parameters.
-            connection.exec_driver_sql(statement)
-    load_models()
-    Base.metadata.create_all(connection)
+            # Through the driver itself, since colons are no parameters here; it would read a lone percent sign as one.
+            connection.exec_driver_sql(statement.replace("%", "%%"))

@@ -1,0 +1,1 @@
+"""Rollouts: which share of a channel's devices gets which release."""

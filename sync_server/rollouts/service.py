@@ -1,0 +1,230 @@
+"""The rules of rollouts: what may follow what on a channel. One signed timestamp comes out of every change.
+
+::
+
+    start ─► running ─► paused ─► running        share: only while running, only upwards
+                │          │
+                └──────────┴─► rolled_back       a new start: only at share 10,000 and running, or when rolled back
+
+A channel carries one model. What it runs is ``release``, where it may go back to is ``previous``: the release that the
+finished rollout brought, or the one that a rolled-back rollout fell back on. So there are never three.
+
+Asking for what already is changes nothing and is no error: answers get lost.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+from datetime import datetime
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from edge_runtime.contract.checks import canonical
+from edge_runtime.contract.names import MAX_COHORT_CHARACTERS, check_name
+from edge_runtime.contract.release import custom_of, floor_of
+from edge_runtime.contract.rollout import BUCKETS, MAX_CHANNELS, MAX_ENTRY_BYTES, Rollout
+from sync_server.access.audit import audit
+from sync_server.db import lock_for_transaction
+from sync_server.errors import RequestError
+from sync_server.repository import metadata
+from sync_server.repository.signing import sign_timestamp
+from sync_server.rollouts.models import ROLLOUT_IDS, Channel
+from sync_server.rollouts.requests import Change, Pause, Resume, RollBack, Share, Start
+
+
+def change_rollout(
+    session: Session,
+    key: ec.EllipticCurvePrivateKey,
+    channel: str,
+    change: Change,
+    *,
+    actor: str,
+    now: datetime,
+) -> Rollout:
+    """Apply a change to a channel, sign the timestamp that tells of it, and audit it; all or nothing.
+
+    Args:
+        session: The open transaction.
+        key: The online key.
+        channel: The channel's name.
+        change: What is asked for.
+        actor: Who asks, for the audit trail.
+        now: The server's clock.
+
+    Returns:
+        The channel's rollout afterwards.
+
+    Raises:
+        ContractError: The channel's or model's name breaks its rule.
+        RequestError: 404 no such channel, 409 the rules above, 422 a value that makes no sense.
+        TrustError: The online key is not the one in root.
+    """
+    check_name("channel", channel)
+    lock_for_transaction(session, metadata.LOCK)
+    row = session.get(Channel, channel)
+    before = None if row is None else row.to_rollout()
+    after = (
+        _started(session, channel, before, change) if isinstance(change, Start) else _changed(channel, before, change)
+    )
+    if after == before:
+        return after
+    _check_runs(session, channel, after)
+    _store(session, channel, row, after, now)
+    sign_timestamp(session, key, now)
+    action = {Start: "start", Share: "share", Pause: "pause", Resume: "resume", RollBack: "roll_back"}[type(change)]
+    detail = {"before": None if before is None else before.to_dict(), "after": after.to_dict()}
+    audit(session, actor, f"rollout.{action}", f"channel:{channel}", detail)
+    return after
+
+
+def find_rollout(session: Session, channel: str) -> Rollout:
+    """Return a channel's rollout.
+
+    Raises:
+        RequestError: 404, there is none.
+    """
+    row = session.get(Channel, channel)
+    if row is None:
+        raise _no_channel(channel)
+    return row.to_rollout()
+
+
+def _no_channel(channel: str) -> RequestError:
+    return RequestError(
+        404,
+        "no_rollout",
+        f"Channel {channel[:64]} has no rollout yet.",
+        advice="Start one with: exporter rollout start",
+    )
+
+
+def _started(session: Session, channel: str, before: Rollout | None, change: Start) -> Rollout:
+    """Return the new rollout that a start asks for."""
+    cohorts = _checked_cohorts(change.cohorts)
+    check_name("model", change.model)
+    _check_share(change.share)
+    if before is not None:
+        same = (before.model, before.release, before.share, before.cohorts, before.state)
+        if same == (change.model, change.release, change.share, cohorts, "running"):
+            return before
+        _check_may_start(channel, before, change)
+    elif session.scalar(select(func.count()).select_from(Channel)) == MAX_CHANNELS:
+        raise RequestError(409, "too_many_channels", f"There are {MAX_CHANNELS} channels already; no more fit.")
+    previous = None if before is None else before.previous if before.state == "rolled_back" else before.release
+    number = session.execute(select(ROLLOUT_IDS.next_value())).scalar_one()
+    return Rollout(
+        id=number,
+        model=change.model,
+        release=change.release,
+        previous=previous,
+        share=change.share,
+        salt=secrets.token_hex(16),
+        state="running",
+        cohorts=cohorts,
+    )
+
+
+def _check_may_start(channel: str, before: Rollout, change: Start) -> None:
+    """Check that the last rollout of a channel has ended, and that the new one brings something else."""
+    if before.state != "rolled_back" and (before.share < BUCKETS or before.state == "paused"):
+        raise RequestError(
+            409, "rollout_open",
+            f"Channel {channel} still rolls out release {before.release} ({before.state}, share {before.share}).",
+            advice="Resume it and grow its share to 10000, or roll it back, then start the next one.",
+        )  # fmt: skip
+    if before.model != change.model:
+        raise RequestError(
+            409, "other_model", f"Channel {channel} carries the model {before.model}, not {change.model}.",
+            advice="Use a channel of its own for each model.",
+        )  # fmt: skip
+    running = before.previous if before.state == "rolled_back" else before.release
+    if change.release == running:
+        raise RequestError(409, "same_release", f"Channel {channel} runs release {running} already.")
+
+
+def _changed(channel: str, before: Rollout | None, change: Share | Pause | Resume | RollBack) -> Rollout:
+    """Return the rollout after a change of the one that there is."""
+    if before is None:
+        raise _no_channel(channel)
+    if isinstance(change, RollBack):
+        return dataclasses.replace(before, state="rolled_back")
+    if before.state == "rolled_back":
+        raise RequestError(
+            409, "rolled_back", f"The rollout of release {before.release} on channel {channel} was rolled back.",
+            advice="Start a new one.",
+        )  # fmt: skip
+    if isinstance(change, Pause):
+        return dataclasses.replace(before, state="paused")
+    if isinstance(change, Resume):
+        return dataclasses.replace(before, state="running")
+    _check_share(change.share)
+    if before.state != "running":
+        raise RequestError(409, "paused", f"The rollout on channel {channel} is paused.", advice="Resume it first.")
+    if change.share < before.share:
+        raise RequestError(
+            409, "share_shrinks", f"The share of channel {channel} is {before.share} and can only grow.",
+            advice="Pause the rollout, or roll it back.",
+        )  # fmt: skip
+    return dataclasses.replace(before, share=change.share)
+
+
+def _check_share(share: int) -> None:
+    if not 0 <= share <= BUCKETS:
+        raise RequestError(422, "bad_share", f"A share of {share} does not exist.", advice="Use 0 to 10000.")
+
+
+def _checked_cohorts(cohorts: list[str] | None) -> tuple[str, ...] | None:
+    """Return the cohorts in a fixed order; an empty list is refused, since it would mean nobody."""
+    if cohorts is None:
+        return None
+    fitting = [c for c in cohorts if 1 <= len(c) <= MAX_COHORT_CHARACTERS and c.isprintable()]
+    if not cohorts or len(fitting) != len(cohorts) or len(set(cohorts)) != len(cohorts):
+        raise RequestError(
+            422, "bad_cohorts", "The cohorts are no list of different names.",
+            advice=f"Give names of 1 to {MAX_COHORT_CHARACTERS} printable characters, or none for all devices.",
+        )  # fmt: skip
+    return tuple(sorted(cohorts))
+
+
+def _check_runs(session: Session, channel: str, rollout: Rollout) -> None:
+    """Check that devices can run what they are sent to: listed, made for the channel, and above the floor."""
+    targets = metadata.current_targets(session)
+    floor = floor_of(targets.unrecognized_fields, rollout.model)
+    number = rollout.previous if rollout.state == "rolled_back" else rollout.release
+    if rollout.state == "paused" or number is None:
+        return
+    if number < floor:
+        raise RequestError(
+            409, "below_floor", f"Release {number} of {rollout.model} is below the floor {floor} of the release keys.",
+            advice="Use a newer release; pause the rollout to stop it where it is.",
+        )  # fmt: skip
+    customs = [custom_of(path, target.unrecognized_fields) for path, target in targets.targets.items()]
+    found = [custom for custom in customs if (custom.model, custom.release_number) == (rollout.model, number)]
+    if not any(channel in custom.channels for custom in found):
+        reason = "is not made for" if found else "is not listed, so it cannot run on"
+        raise RequestError(
+            409, "release_missing" if not found else "wrong_channel",
+            f"Release {number} of {rollout.model} {reason} channel {channel}.",
+            advice="Publish it for this channel first.",
+        )  # fmt: skip
+
+
+def _store(session: Session, channel: str, row: Channel | None, rollout: Rollout, now: datetime) -> None:
+    """Write the channel's row; its entry in the timestamp must keep to its share of the timestamp's size."""
+    size = len(canonical(rollout.to_dict()))
+    if size > MAX_ENTRY_BYTES:
+        raise RequestError(
+            409, "rollout_too_large", f"The rollout takes {size} bytes of the timestamp, not {MAX_ENTRY_BYTES}.",
+            advice="Name fewer cohorts.",
+        )  # fmt: skip
+    if row is None:
+        row = Channel(name=channel)
+        session.add(row)
+    row.rollout_id, row.model, row.release, row.previous = rollout.id, rollout.model, rollout.release, rollout.previous
+    row.share, row.salt, row.state = rollout.share, rollout.salt, rollout.state
+    row.cohorts = None if rollout.cohorts is None else list(rollout.cohorts)
+    row.updated_at = now
+    session.flush()
