@@ -91,7 +91,9 @@ class GraphBuilder:
             outputs: Its outputs.
             ml_opset: Version of ``ai.onnx.ml``.
         """
-        graph = helper.make_graph(self.nodes, name, list(inputs), list(outputs), self.initializers)
+        used = {value for node in self.nodes for value in node.input}
+        constants = [tensor for tensor in self.initializers if tensor.name in used]
+        graph = helper.make_graph(self.nodes, name, list(inputs), list(outputs), constants)
         return helper.make_model(
             graph,
             opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(ML_DOMAIN, ml_opset)],
