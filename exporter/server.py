@@ -150,14 +150,15 @@ class Server:
     def _unreachable(self, method: str, path: str, error: Exception) -> TransportError:
         import urllib3
 
-        if isinstance(error, urllib3.exceptions.TimeoutError):
-            how = "did not answer in time"
-        elif isinstance(error, urllib3.exceptions.SSLError):
-            how = f"has no certificate that can be trusted ({error})"
-        elif isinstance(error, urllib3.exceptions.NameResolutionError):
+        # From the special to the general: urllib3 derives a refused connection from a timeout.
+        if isinstance(error, urllib3.exceptions.NameResolutionError):
             how = "cannot be found by its name"
         elif isinstance(error, urllib3.exceptions.NewConnectionError):
             how = "refused the connection"
+        elif isinstance(error, urllib3.exceptions.TimeoutError):
+            how = "did not answer in time"
+        elif isinstance(error, urllib3.exceptions.SSLError):
+            how = f"has no certificate that can be trusted ({error})"
         else:
             how = f"broke the connection ({type(error).__name__})"
         return TransportError(
