@@ -66,23 +66,23 @@ _DDL = (
         kind TEXT NOT NULL,
         observed_at_ms INTEGER NOT NULL,
         sent INTEGER NOT NULL DEFAULT 0,
-        record BLOB NOT NULL
+        body TEXT NOT NULL
     ) STRICT
     """,
     # Counting 50,000 rows at every append would cost more than the append.
     """
     CREATE TRIGGER outbox_grew AFTER INSERT ON outbox BEGIN
-        UPDATE stream SET records = records + 1, bytes = bytes + length(NEW.record);
+        UPDATE stream SET records = records + 1, bytes = bytes + length(CAST(NEW.body AS BLOB));
     END
     """,
     """
     CREATE TRIGGER outbox_shrank AFTER DELETE ON outbox BEGIN
-        UPDATE stream SET records = records - 1, bytes = bytes - length(OLD.record);
+        UPDATE stream SET records = records - 1, bytes = bytes - length(CAST(OLD.body AS BLOB));
     END
     """,
     """
-    CREATE TRIGGER outbox_changed AFTER UPDATE OF record ON outbox BEGIN
-        UPDATE stream SET bytes = bytes - length(OLD.record) + length(NEW.record);
+    CREATE TRIGGER outbox_changed AFTER UPDATE OF body ON outbox BEGIN
+        UPDATE stream SET bytes = bytes - length(CAST(OLD.body AS BLOB)) + length(CAST(NEW.body AS BLOB));
     END
     """,
     """
@@ -94,7 +94,7 @@ _DDL = (
         reason TEXT NOT NULL,
         detail TEXT NOT NULL,
         refused_at_ms INTEGER NOT NULL,
-        record BLOB NOT NULL
+        body TEXT NOT NULL
     ) STRICT
     """,
     """

@@ -143,12 +143,12 @@ class Outbox:
             (stream,) = sql.execute("SELECT id FROM stream").fetchone()
             taken: list[AnyRecord] = []
             size = 0
-            query = "SELECT sequence, kind, record FROM outbox ORDER BY sequence LIMIT ?"
-            for sequence, kind, blob in sql.execute(query, (most_records,)):
-                size += len(blob)
+            query = "SELECT sequence, kind, body FROM outbox ORDER BY sequence LIMIT ?"
+            for sequence, kind, body in sql.execute(query, (most_records,)):
+                size += len(body.encode())
                 if taken and size > most_bytes:
                     break
-                taken.append(_decoded(sequence, kind, blob))
+                taken.append(_decoded(sequence, kind, body))
             if taken:
                 sql.execute("UPDATE outbox SET sent = 1 WHERE sequence <= ? AND sent = 0", (taken[-1].sequence,))
             return Lease(stream, tuple(taken))
@@ -225,8 +225,8 @@ class Outbox:
     def _bury(self, sql: sqlite3.Connection, stream: str, refusals: Sequence[Refusal], now_ms: int) -> int:
         for refusal in refusals:
             sql.execute(
-                "INSERT INTO dead_letter (stream, sequence, kind, reason, detail, refused_at_ms, record) "
-                "SELECT ?, sequence, kind, ?, ?, ?, record FROM outbox WHERE sequence = ?",
+                "INSERT INTO dead_letter (stream, sequence, kind, reason, detail, refused_at_ms, body) "
+                "SELECT ?, sequence, kind, ?, ?, ?, body FROM outbox WHERE sequence = ?",
                 (stream, refusal.reason, refusal.detail, now_ms, refusal.sequence),
             )
             sql.execute("DELETE FROM outbox WHERE sequence = ?", (refusal.sequence,))
@@ -240,8 +240,8 @@ class Outbox:
         return len(refusals)
 
     def _fork(self, sql: sqlite3.Connection, stream: str, reason: str, now_ms: int) -> str:
-        rows = sql.execute("SELECT sequence, kind, record FROM outbox ORDER BY sequence").fetchall()
-        gaps = {sequence: _decoded(sequence, kind, blob) for sequence, kind, blob in rows if kind == Gap.table}
+        rows = sql.execute("SELECT sequence, kind, body FROM outbox ORDER BY sequence").fetchall()
+        gaps = {sequence: _decoded(sequence, kind, body) for sequence, kind, body in rows if kind == Gap.table}
         runs = [(gap.first_sequence, gap.last_sequence) for gap in gaps.values() if isinstance(gap, Gap)]
         numbers, following = renumbered([row[0] for row in rows], runs)
         # New numbers keep the order and never exceed the old ones, so that ascending updates cannot collide.
@@ -251,7 +251,7 @@ class Outbox:
             if isinstance(gap, Gap):
                 first = numbers.runs[gap.first_sequence]
                 moved = replace(gap, first_sequence=first, last_sequence=first + gap.count - 1)
-                sql.execute("UPDATE outbox SET record = ? WHERE sequence = ?", (_encoded(moved), numbers.records[old]))
+                sql.execute("UPDATE outbox SET body = ? WHERE sequence = ?", (_encoded(moved), numbers.records[old]))
         new_stream = new_stream_id()
         sql.execute("UPDATE stream SET id = ?, next_sequence = ?", (new_stream, following))
         detail: dict[str, DetailValue] = {"old_stream": stream, "reason": reason, "records": len(rows)}
@@ -283,18 +283,18 @@ def _insert(sql: sqlite3.Connection, records: Iterable[AnyRecord]) -> int:
         (following + offset, record.table, _moment(record), _encoded(record)) for offset, record in enumerate(records)
     ]
     if rows:
-        sql.executemany("INSERT INTO outbox (sequence, kind, observed_at_ms, record) VALUES (?, ?, ?, ?)", rows)
+        sql.executemany("INSERT INTO outbox (sequence, kind, observed_at_ms, body) VALUES (?, ?, ?, ?)", rows)
         sql.execute("UPDATE stream SET next_sequence = ?", (following + len(rows),))
     return len(rows)
 
 
 def _make_room(sql: sqlite3.Connection, limits: OutboxLimits) -> None:
-    rows = sql.execute("SELECT sequence, kind, record, sent FROM outbox ORDER BY sequence").fetchall()
+    rows = sql.execute("SELECT sequence, kind, body, sent FROM outbox ORDER BY sequence").fetchall()
     plan = plan_room([_described(*row) for row in rows], max_records=limits.max_records, max_bytes=limits.max_bytes)
-    blobs = {sequence: blob for sequence, _, blob, _ in rows if sequence in plan.removed}
+    bodies = {sequence: body for sequence, _, body, _ in rows if sequence in plan.removed}
     merged: list[AnyRecord] = []
     for group in plan.merges:
-        summaries = [_decoded(number, Summary.table, blobs[number]) for number in group]
+        summaries = [_decoded(number, Summary.table, bodies[number]) for number in group]
         merged.append(merge_to_day([summary for summary in summaries if isinstance(summary, Summary)]))
     gaps = [Gap(0, first, last, last - first + 1, reason) for first, last, reason in plan.runs]
     sql.executemany("DELETE FROM outbox WHERE sequence = ?", [(number,) for number in sorted(plan.removed)])
@@ -302,25 +302,25 @@ def _make_room(sql: sqlite3.Connection, limits: OutboxLimits) -> None:
     count(sql, {"records_dropped": plan.dropped, "summaries_merged": sum(len(group) for group in plan.merges)})
 
 
-def _described(sequence: int, kind: str, blob: bytes, sent: int) -> StoredRecord:
-    record = _decoded(sequence, kind, blob) if kind in (Summary.table, Gap.table) else None
+def _described(sequence: int, kind: str, body: str, sent: int) -> StoredRecord:
+    record = _decoded(sequence, kind, body) if kind in (Summary.table, Gap.table) else None
     day = (record.bundle, record.period_start_ms // DAY_MS) if isinstance(record, Summary) else None
     run = (record.first_sequence, record.last_sequence, record.reason) if isinstance(record, Gap) else None
-    return StoredRecord(sequence, kind, len(blob), bool(sent), day, run)
+    return StoredRecord(sequence, kind, len(body.encode()), bool(sent), day, run)
 
 
 def _is_current(sql: sqlite3.Connection, stream: str) -> bool:
     return bool(sql.execute("SELECT id = ? FROM stream", (stream,)).fetchone()[0])
 
 
-def _encoded(record: AnyRecord) -> bytes:
+def _encoded(record: AnyRecord) -> str:
     fields = record.to_dict()
     del fields["sequence"]  # the row's own number is the only one: a fork changes it
-    return canonical(fields)
+    return canonical(fields).decode()
 
 
-def _decoded(sequence: int, kind: str, blob: bytes) -> AnyRecord:
-    return _KINDS[kind].from_dict({"sequence": sequence, **json.loads(blob)})
+def _decoded(sequence: int, kind: str, body: str) -> AnyRecord:
+    return _KINDS[kind].from_dict({"sequence": sequence, **json.loads(body)})
 
 
 def _moment(record: AnyRecord) -> int:

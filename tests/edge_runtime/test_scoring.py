@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from simulators.tiny_model import tiny_golden, tiny_model
+from simulators.edge_models import tiny_golden, tiny_model
 
 from edge_runtime import scoring
 from edge_runtime.contract.golden import GoldenSpec
