@@ -31,7 +31,7 @@ CREATE TABLE devices (
     revoked_at       timestamptz,
     cloned_at        timestamptz,
     active_bundle    text,
-    active_release   integer,
+    active_release   bigint,
     active_version   text,
     outbox_records   bigint,
     dead_letters     bigint,

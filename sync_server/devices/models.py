@@ -55,7 +55,7 @@ class Device(Base):
     # Two of its streams grew in turn: two devices run with the same home. See ingest.
     cloned_at: Mapped[datetime | None]
     active_bundle: Mapped[str | None]
-    active_release: Mapped[int | None] = mapped_column(Integer)
+    active_release: Mapped[int | None]
     active_version: Mapped[str | None]
     outbox_records: Mapped[int | None]
     dead_letters: Mapped[int | None]

@@ -12,7 +12,6 @@ from edge_runtime.errors import ContractError
 
 MAX_NAME_CHARACTERS = 128
 MAX_STATUS_BYTES = 16_384
-MAX_RELEASE = 2**31 - 1  # the column is an integer
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +87,7 @@ class DeviceStatus:
         return cls(
             cohort=_optional_text(value, "cohort", MAX_COHORT_CHARACTERS),
             active_bundle=checks.hex64(checks.get(active, "bundle"), "bundle") if active else None,
-            active_release=checks.integer(checks.get(active, "release"), "release", most=MAX_RELEASE)
-            if active
-            else None,
+            active_release=checks.integer(checks.get(active, "release"), "release") if active else None,
             active_version=check_name("version", checks.get(active, "version")) if active else None,
             outbox_records=checks.integer(checks.get(outbox, "records"), "records"),
             dead_letters=checks.integer(checks.get(outbox, "dead_letters"), "dead_letters"),

@@ -153,7 +153,7 @@ CREATE TABLE hourly_rollups (
     period          text NOT NULL,
     cohort          text NOT NULL,
     model           text NOT NULL,
-    release_number  integer NOT NULL,
+    release_number  bigint NOT NULL,
     windows         bigint NOT NULL,
     anomalous       bigint NOT NULL,
     incidents       bigint NOT NULL,

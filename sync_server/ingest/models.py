@@ -14,7 +14,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ARRAY, BigInteger, CheckConstraint, Float, ForeignKey, Identity, Index, Integer, Text, text
+from sqlalchemy import ARRAY, BigInteger, CheckConstraint, Float, ForeignKey, Identity, Index, Text, text
 from sqlalchemy.dialects.postgresql import INT8MULTIRANGE
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -142,8 +142,8 @@ class Incident(Base):
     """A run of anomalous windows of one device and bundle, put together from its records, and what people made of it.
 
     ``listed_at_ms`` orders the list: ``last_observed_ms``, but never later than its arrival, so that a device whose
-    clock is years ahead cannot pin itself to the top. ``peak_score`` is null when only the end of an incident arrived: its
-    anomalies are behind a gap record.
+    clock is years ahead cannot pin itself to the top. ``peak_score`` is null when only the end of an incident
+    arrived: its anomalies are behind a gap record.
     """
 
     __tablename__ = "incidents"
@@ -210,7 +210,7 @@ class HourlyRollup(Base):
     period: Mapped[str] = mapped_column(primary_key=True)
     cohort: Mapped[str] = mapped_column(primary_key=True)
     model: Mapped[str] = mapped_column(primary_key=True)
-    release_number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    release_number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     windows: Mapped[int]
     anomalous: Mapped[int]
     incidents: Mapped[int]

@@ -1,7 +1,8 @@
 """Records into their tables: one statement a table, whatever the size of the batch.
 
 Rows travel as one JSON parameter that Postgres unpacks; 5,000 rows cost one round trip, and nested values
-(contributions, histograms) need no form of their own. JSON's numbers are written so that float64 comes back bit for bit.
+(contributions, histograms) need no form of their own. JSON's numbers are written so that float64 comes
+back bit for bit.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ _UPSERT = text(f"""
     SELECT r.started_at_ms, r.period, :cohort, r.model, r.release_number, {", ".join(f"r.{n}" for n in _SUMS)},
         r.histogram
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(
-        started_at_ms bigint, period text, model text, release_number integer,
+        started_at_ms bigint, period text, model text, release_number bigint,
         {", ".join(f"{n} bigint" for n in _SUMS)}, histogram bigint[])
     ORDER BY r.started_at_ms, r.period, r.model, r.release_number
     ON CONFLICT (started_at_ms, period, cohort, model, release_number) DO UPDATE SET

@@ -1,0 +1,1 @@
+"""What operators read and decide: incidents, their windows, and the status a person gives them."""
