@@ -143,6 +143,7 @@ class EmbeddedPostgres:
         self._passwords: Passwords | None = None
         self._sockets: Path | None = None
         self._own_sockets = False
+        self._owner = os.getpid()
         self._runner = runner or Runner.choose()
 
     @property
@@ -206,6 +207,8 @@ class EmbeddedPostgres:
 
     def stop(self) -> None:
         """Stop postgres cleanly (fast shutdown: transactions roll back, files are synced) and give the lock back."""
+        if os.getpid() != self._owner:
+            return  # a forked worker on its way out
         if self._process and self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)
             try:
@@ -218,6 +221,12 @@ class EmbeddedPostgres:
         if self._own_sockets and self._sockets:
             shutil.rmtree(self._sockets, ignore_errors=True)
         self._sockets, self._own_sockets = None, False
+        if self._lock:
+            self._lock.close()
+            self._lock = None
+
+    def forget(self) -> None:
+        """In a forked worker: let go of the lock, which must end with the process that started postgres."""
         if self._lock:
             self._lock.close()
             self._lock = None

@@ -24,10 +24,14 @@ from edge_runtime.errors import StorageError
 _NAMESPACE = ("unshare", "--user", "--map-user=1000", "--map-group=1000", "--")
 
 
-def die_with_parent() -> None:
-    """Ask Linux to stop this process (SIGINT: fast shutdown) when the thread that started it ends, even by kill -9."""
+def die_with_parent(number: signal.Signals = signal.SIGINT) -> None:
+    """Ask Linux to signal this process when the thread that started it ends, even by kill -9.
+
+    Args:
+        number: The signal; to postgres, SIGINT means a fast and clean shutdown.
+    """
     if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGINT)  # 1 = PR_SET_PDEATHSIG, sys/prctl.h
+        ctypes.CDLL(None, use_errno=True).prctl(1, int(number))  # 1 = PR_SET_PDEATHSIG, sys/prctl.h
 
 
 def is_postgres(pid: int) -> bool:

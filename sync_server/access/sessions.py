@@ -65,11 +65,24 @@ def create_operator(session: Session, username: str, password: str, *, role: str
         row = Operator(username=username, created_at=utc_now(), role=role, password_hash="")
         session.add(row)
     row.password_hash = _hasher.hash(password)
-    row.role = role
+    row.role, row.disabled_at = role, None
     session.flush()
     # A new password ends the log-ins that the old one opened.
     session.execute(delete(LoginSession).where(LoginSession.operator_id == row.id))
     return row
+
+
+def disable_operator(session: Session, username: str) -> None:
+    """End an operator's log-in and sessions.
+
+    Raises:
+        InputError: There is no such operator.
+    """
+    row = session.scalars(select(Operator).where(Operator.username == username)).one_or_none()
+    if row is None:
+        raise InputError(f"There is no operator {username!r}.", advice="Names are as they were created.")
+    row.disabled_at = utc_now()
+    session.execute(delete(LoginSession).where(LoginSession.operator_id == row.id))
 
 
 def count_attempt(session: Session, username: str, address: str, *, now: datetime) -> LoginAttempt:

@@ -129,7 +129,7 @@ def _read_parts() -> Publication:
         else:
             raise RequestError(
                 422, "bad_part", f"The part {name[:200]!r} is no file of a repository, or comes twice.",
-                advice="Parts are metadata/N.root.json, metadata/N.targets.json and targets/MODEL/VERSION/COHORT.bundle.",
+                advice="Send metadata/N.root.json, metadata/N.targets.json, targets/MODEL/VERSION/COHORT.bundle.",
             )  # fmt: skip
     if request.form:
         raise RequestError(422, "bad_part", "A part has no file name.", advice="Send every part as a file.")

@@ -1,0 +1,180 @@
+"""``sync-server run``: gunicorn as a library, with the embedded Postgres beside it when no other is named.
+
+One process supervises: its main thread starts Postgres (whose life Linux ties to that thread), then runs gunicorn's
+arbiter, which keeps the workers alive and looks after Postgres once a second. Workers are forked before any thread or
+connection exists; each builds its own app and one upkeep thread.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from typing import Any
+
+import click
+from flask import Flask
+from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
+
+from edge_runtime.errors import StorageError, TransportError
+from sync_server.app import create_app
+from sync_server.commands.database import migrate_named
+from sync_server.config import ServerConfig
+from sync_server.embedded_postgres import APP, EmbeddedPostgres
+from sync_server.migrations import migrate
+from sync_server.postgres_process import die_with_parent
+from sync_server.repository.online_key import load_or_create
+from sync_server.upkeep import start_upkeep
+
+log = logging.getLogger(__name__)
+
+_BIND_SECONDS = 3.0  # the workers of a killed server may hold the port for a moment
+_RESTART_SECONDS = 5.0
+
+
+def serve(config: ServerConfig, *, as_json: bool = False) -> None:
+    """Serve until a signal says stop; leaves through SystemExit, as gunicorn does.
+
+    Args:
+        config: The settings.
+        as_json: Print the address as a JSON object.
+
+    Raises:
+        TransportError: The address cannot be listened on.
+        StorageError: The data folder, the online key or the database cannot be used.
+    """
+    signal.signal(signal.SIGTERM, _leave)  # until gunicorn takes over
+    try:
+        config.data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"The data folder {config.data_dir} cannot be made: {error.strerror}.", advice="Choose another --data-dir."
+        ) from error
+    listener = _listen(config)
+    config = dataclasses.replace(config, port=listener.getsockname()[1])
+    load_or_create(config.online_key_path)
+    postgres = None
+    try:
+        if config.database_url:
+            migrate_named(config)
+        else:
+            postgres = EmbeddedPostgres(config.data_dir / "postgres")
+            postgres.start()
+            migrate(postgres.owner_url, app_role=APP)
+            config = dataclasses.replace(config, database_url=postgres.app_url)
+        _Server(config, listener, postgres, as_json=as_json).run()
+    finally:
+        if postgres is not None:
+            postgres.stop()
+
+
+def _leave(_signal: int, _frame: object) -> None:
+    sys.exit(0)
+
+
+def _listen(config: ServerConfig) -> socket.socket:
+    """Bind the address before anything else is started, so that a mistake costs nothing."""
+    deadline = time.monotonic() + _BIND_SECONDS
+    while True:
+        try:
+            family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+            return socket.create_server((config.host, config.port), family=family, backlog=2048)
+        except socket.gaierror as error:
+            raise TransportError(
+                f"The host {config.host} is not known here.", advice="Give --host an address of this machine."
+            ) from error
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise TransportError(
+                    f"Port {config.port} on {config.host} cannot be used: {os.strerror(error.errno or 0)}.",
+                    advice="Choose another --host or --port; ports below 1024 need privileges.",
+                ) from error
+            if time.monotonic() > deadline:
+                raise TransportError(
+                    f"Port {config.port} on {config.host} is in use by another program.",
+                    advice="Stop that program, or choose another --port (0 takes any free one).",
+                ) from error
+            time.sleep(0.1)
+
+
+class _Server(BaseApplication):  # type: ignore[misc]
+    """gunicorn's application: where its settings come from, and what it serves."""
+
+    def __init__(
+        self, config: ServerConfig, listener: socket.socket, postgres: EmbeddedPostgres | None, *, as_json: bool
+    ) -> None:
+        self.config = config
+        self.listener = listener
+        self.postgres = postgres
+        self.as_json = as_json
+        super().__init__()
+
+    def load_config(self) -> None:
+        """Set gunicorn up: threads, the socket that we bound, and no files or control sockets of its own."""
+        settings = {
+            "bind": f"fd://{os.dup(self.listener.fileno())}",
+            "worker_class": "gthread",
+            "workers": self.config.workers,
+            "threads": self.config.threads,
+            "timeout": 60,
+            "graceful_timeout": 15,
+            "keepalive": 5,
+            "loglevel": "warning",
+            "control_socket_disable": True,
+            "forwarded_allow_ips": "",  # the app trusts as many proxies as its own setting says, and no header else
+            "when_ready": self._announce,
+            "post_fork": self._in_worker,
+            "post_worker_init": _start_upkeep,
+        }
+        for name, value in settings.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Flask:
+        """Build the app; called in each worker."""
+        return create_app(self.config)
+
+    def run(self) -> None:
+        """Serve until a signal; leaves through SystemExit."""
+        _Supervisor(self).run()
+
+    def _announce(self, _arbiter: Arbiter) -> None:
+        address = self.config.address
+        text = json.dumps({"address": address}) if self.as_json else f"Serving at {address}"
+        click.echo(text)
+        sys.stdout.flush()
+
+    def _in_worker(self, _arbiter: Arbiter, _worker: Any) -> None:
+        """Cut a worker loose from what only the supervisor holds, and let it die when the supervisor is killed."""
+        if self.postgres is not None:
+            self.postgres.forget()
+        die_with_parent(signal.SIGKILL)
+
+
+class _Supervisor(Arbiter):  # type: ignore[misc]
+    """gunicorn's arbiter, which also looks after Postgres each time it looks after its workers."""
+
+    _next_try = 0.0
+
+    def manage_workers(self) -> None:
+        """Keep the workers alive, and Postgres; while that is down, requests get 503."""
+        super().manage_workers()
+        postgres: EmbeddedPostgres | None = self.app.postgres
+        if postgres is None or postgres.poll() is None or time.monotonic() < self._next_try:
+            return
+        log.error("the embedded database ended by itself; starting it again")
+        try:
+            postgres.restart()
+        except StorageError as error:
+            log.error("%s", error)
+            self._next_try = time.monotonic() + _RESTART_SECONDS
+
+
+def _start_upkeep(worker: Any) -> None:
+    start_upkeep(worker.app.callable)
