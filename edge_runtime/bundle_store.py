@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_runtime.contract.archive import MANIFEST_NAME
-from edge_runtime.contract.bundle import MODEL_NAME, Bundle
+from edge_runtime.contract.bundle import MODEL_NAME, REFERENCES_NAME, Bundle
 from edge_runtime.contract.manifest import Manifest
 from edge_runtime.errors import ContractError, StorageError
 from edge_runtime.files import FileSystem, translated, write_atomically
@@ -92,6 +92,16 @@ class ActiveBundle:
     def model_path(self) -> Path:
         """The graph."""
         return self.files[MODEL_NAME]
+
+    @property
+    def references(self) -> bytes:
+        """The healthy reference windows, raw float32 LE; read when an anomaly is explained.
+
+        Raises:
+            StorageError: The file is gone.
+        """
+        with translated(self.files[REFERENCES_NAME]):
+            return self.files[REFERENCES_NAME].read_bytes()
 
 
 class BundleStore:

@@ -99,6 +99,7 @@ class Telemetry:
         self._allow_missing = allow_missing_signals
         self._clock = clock
         self._parse: Callable[[str], Row] | None = None
+        self._header: list[str] | None = None
         self._rows: list[Row] = []
         self._aside: Counter[str] = Counter()
         self._pending_since: float | None = None
@@ -122,6 +123,18 @@ class Telemetry:
         if self._rows or self._aside:
             yield self._flush()
         self._check_found_something()
+
+    def use_signals(self, signals: Sequence[str]) -> None:
+        """Go on for another bundle, between two groups; lines without its signals are missing them from here on.
+
+        Args:
+            signals: Signal names in the new manifest's order.
+        """
+        self._parser = ReadingParser(signals)
+        if self._header is not None:
+            self._parse = _CsvRow(self._header, signals).parse
+        columns = self._header or []
+        self.report.missing_signals = tuple(name for name in signals if columns and name not in columns)
 
     def _lines(self) -> Iterator[bytes | TooLong | None]:
         try:
@@ -183,6 +196,7 @@ class Telemetry:
             return self._parse
         header = [column.strip() for column in _fields(text)]
         self._check_columns(header)
+        self._header = header
         self._parse = _CsvRow(header, self._parser.signals).parse
         return None
 
@@ -216,7 +230,7 @@ class Telemetry:
                 set_aside=dict(report.set_aside),
             )
         what = "has a header but no readings" if report.format else "is empty"
-        raise InputError(f"{self._name} {what}.", advice="Give at least one reading.")
+        raise InputError(f"{self._name} {what}.", advice="Give at least one reading.", empty=True)
 
 
 class _CsvRow:

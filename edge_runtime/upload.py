@@ -24,6 +24,7 @@ from edge_runtime.contract.result import (
 )
 from edge_runtime.contract.routes import RESULTS
 from edge_runtime.device import Device, now_ms
+from edge_runtime.edge_db import EdgeDatabase
 from edge_runtime.errors import ContractError, TransportError
 from edge_runtime.outbox import Lease, Outbox
 from edge_runtime.transport import Request, bearer, call_json
@@ -98,6 +99,39 @@ def upload(device: Device, outbox: Outbox, *, batch_records: int = MAX_BATCH_REC
             requests=report.requests + 1,
         )
         most = min(2 * most, batch_records, MAX_BATCH_RECORDS)
+
+
+def upload_all(
+    device: Device, database: EdgeDatabase, *, batch_records: int = MAX_BATCH_RECORDS, close_summaries: bool = True
+) -> UploadReport:
+    """Send the outbox, then the hour so far.
+
+    Open summaries are closed only after the outbox went through: a device that is offline for a month and tries every
+    minute would otherwise cut its hours into 60 records each.
+
+    Args:
+        device: The opened device.
+        database: Its ``edge.db``.
+        batch_records: Most records in one request.
+        close_summaries: Whether the hour so far goes along.
+
+    Raises:
+        TransportError: As :func:`upload`.
+        StorageError: As :func:`upload`.
+    """
+    from edge_runtime.scoring_state import close_open_summaries  # numpy, which sending alone does not need
+
+    outbox = Outbox(database)
+    first = upload(device, outbox, batch_records=batch_records)
+    if not close_summaries or not close_open_summaries(database):
+        return first
+    second = upload(device, outbox, batch_records=batch_records)
+    return UploadReport(
+        first.acknowledged + second.acknowledged,
+        first.refused + second.refused,
+        first.forks + second.forks,
+        first.requests + second.requests,
+    )
 
 
 def _send(device: Device, outbox: Outbox, lease: Lease) -> ResultsAnswer:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from edge_runtime.config import Config
@@ -26,7 +28,7 @@ def enroll(config: Config, as_json: bool, line: str, name: str | None, cohort: s
     from edge_runtime.home import Home
     from edge_runtime.http_transport import HttpTransport
 
-    parsed = EnrolmentLine.parse(click.get_text_stream("stdin").readline() if line == "-" else line)
+    parsed = EnrolmentLine.parse(sys.stdin.readline() if line == "-" else line)
     wishes = Wishes(name, cohort, config.allow_insecure_http)
     home = Home(config.home)
     options = transport_options(config, insecure_http=config.allow_insecure_http)

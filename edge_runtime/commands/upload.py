@@ -18,13 +18,12 @@ def upload(config: Config, as_json: bool) -> None:
     from edge_runtime.edge_db import EdgeDatabase
     from edge_runtime.home import Home
     from edge_runtime.outbox import Outbox
-    from edge_runtime.upload import upload as upload_results
+    from edge_runtime.upload import upload_all
 
     home = Home(config.home)
     with open_device(config) as device, home.lock("upload"), EdgeDatabase(home.database) as database:
-        outbox = Outbox(database)
-        report = upload_results(device, outbox, batch_records=config.batch_records)
-        left = outbox.state().records
+        report = upload_all(device, database, batch_records=config.batch_records)
+        left = Outbox(database).state().records
     refused = f", {report.refused} were refused (see `edge-runtime status`)" if report.refused else ""
     forked = " This home is an older copy of itself: its results continue in a new stream." if report.forks else ""
     text = f"{report.acknowledged} records are on the server{refused}; {left} wait.{forked}"
