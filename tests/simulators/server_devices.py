@@ -11,8 +11,9 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from edge_runtime.contract.result import Anomaly, AnyRecord, Event, Gap, ResultsAnswer, Summary, encode_batch
-from sync_server.db import Database
+from sync_server.db import Database, utc_now
 from sync_server.devices.enrolment import create_enrolment
+from sync_server.repository.models import StoredBundle
 
 BUNDLE = "b" * 64
 HOUR = 3_600_000
@@ -33,6 +34,25 @@ def enrolment_token(database: Database, *, model: str = "engine", channel: str =
             actor="test",
         )
     return line.token
+
+
+def publish(database: Database, digest: str = BUNDLE, *, release: int = 7, model: str = "engine") -> None:
+    """Make the server know a bundle, without its bytes."""
+    with database.session() as session:
+        session.merge(
+            StoredBundle(
+                digest=digest,
+                path=f"{model}/1.{release}/default.bundle",
+                model=model,
+                version=f"1.{release}",
+                release_number=release,
+                size=1,
+                size_unpacked=1,
+                signer="",
+                manifest={},
+                published_at=utc_now(),
+            )
+        )
 
 
 @dataclass
