@@ -13,7 +13,6 @@ Memory does not grow with the input: lines are bounded, and a group holds at mos
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 import time
@@ -24,18 +23,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+from edge_runtime.csv_row import CsvRow, csv_fields
 from edge_runtime.errors import InputError
 from edge_runtime.lines import TooLong, lines
 from edge_runtime.readings import (
-    FLOAT32_MAX,
     GROUP_READINGS,
     TIMESTAMP,
     ReadingGroup,
     ReadingParser,
     Row,
     UnusableReadingError,
-    moment,
-    text_cell,
 )
 
 Format = Literal["auto", "csv", "ndjson"]
@@ -132,7 +129,7 @@ class Telemetry:
         """
         self._parser = ReadingParser(signals)
         if self._header is not None:
-            self._parse = _CsvRow(self._header, signals).parse
+            self._parse = CsvRow(self._header, signals).parse
         columns = self._header or []
         self.report.missing_signals = tuple(name for name in signals if columns and name not in columns)
 
@@ -194,10 +191,10 @@ class Telemetry:
             self._check_columns(list(_object(text)))
             self._parse = self._parse_object
             return self._parse
-        header = [column.strip() for column in _fields(text)]
+        header = [column.strip() for column in csv_fields(text)]
         self._check_columns(header)
         self._header = header
-        self._parse = _CsvRow(header, self._parser.signals).parse
+        self._parse = CsvRow(header, self._parser.signals).parse
         return None
 
     def _parse_object(self, text: str) -> Row:
@@ -233,38 +230,6 @@ class Telemetry:
         raise InputError(f"{self._name} {what}.", advice="Give at least one reading.", empty=True)
 
 
-class _CsvRow:
-    """Reads the lines below one header."""
-
-    def __init__(self, header: Sequence[str], signals: Sequence[str]) -> None:
-        self._width = len(header)
-        self._time = header.index(TIMESTAMP)
-        self._cells = [(header.index(name) if name in header else None, name) for name in signals]
-        # Most lines are all numbers: these skip the careful way.
-        self._quick = [index for index, _ in self._cells if index is not None]
-        self._complete = len(self._quick) == len(self._cells)
-
-    def parse(self, line: str) -> Row:
-        """Read one line.
-
-        Raises:
-            UnusableReadingError: It must be set aside.
-        """
-        fields = _fields(line)
-        if len(fields) != self._width:
-            raise UnusableReadingError("bad_line", f"The line has {len(fields)} fields instead of {self._width}.")
-        at_ms = moment(fields[self._time])
-        if self._complete and "_" not in line and line.isascii():
-            try:
-                numbers = [float(fields[index]) for index in self._quick]
-            except ValueError:
-                pass
-            else:
-                if max(numbers) <= FLOAT32_MAX and min(numbers) >= -FLOAT32_MAX:
-                    return at_ms, numbers
-        return at_ms, [float("nan") if i is None else text_cell(fields[i], name) for i, name in self._cells]
-
-
 @contextmanager
 def open_input(path: str) -> Iterator[BinaryIO]:
     """Open a file of readings, or standard input for ``-``.
@@ -276,7 +241,7 @@ def open_input(path: str) -> Iterator[BinaryIO]:
         yield sys.stdin.buffer
         return
     try:
-        stream = Path(path).open("rb")  # noqa: SIM115 -- the error of opening is ours, those of reading are not
+        stream = Path(path).open("rb")  # noqa: SIM115 - only errors of opening are meant here
     except OSError as error:
         raise InputError(
             f"The readings {path} cannot be read: {error.strerror}.", advice="Check the name.", path=path
@@ -293,15 +258,6 @@ def _text(line: bytes | TooLong) -> str:
     except UnicodeDecodeError:
         raise UnusableReadingError("bad_encoding", "The line is not UTF-8.") from None
     return text.rstrip("\r")
-
-
-def _fields(line: str) -> list[str]:
-    if '"' not in line:
-        return line.split(",")
-    try:
-        return next(csv.reader([line], strict=True))
-    except csv.Error:
-        raise UnusableReadingError("bad_line", "The line has quotes that do not match.") from None
 
 
 def _object(line: str) -> dict[str, object]:
