@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from functools import cache
 
 import numpy as np
-import onnx
 from cryptography.hazmat.primitives.asymmetric import ec
 from onnx import TensorProto, helper, numpy_helper
 

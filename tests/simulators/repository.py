@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from securesystemslib.signer import CryptoSigner
+from simulators.bundles import BuiltBundle
 from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, TargetFile, Targets, Timestamp
 
 from edge_runtime.contract.enrolment import EnrolmentLine
@@ -34,7 +35,6 @@ from edge_runtime.contract.rollout import FIELD, Rollout
 from edge_runtime.contract.routes import DEVICE_STATUS, DEVICES, METADATA, RESULTS, TARGETS
 from edge_runtime.errors import TransportError
 from edge_runtime.transport import Answer, Request
-from simulators.bundles import BuiltBundle
 
 CHUNK = 1024
 Handled = tuple[int, dict[str, str], bytes]
