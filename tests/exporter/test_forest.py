@@ -143,7 +143,7 @@ def test_the_model_is_valid_onnx_with_one_tree_node() -> None:
     for ml_opset, operator in ((5, "TreeEnsemble"), (3, "TreeEnsembleRegressor")):
         model = forest_to_onnx(forest, ml_opset)
         onnx.checker.check_model(model, full_check=True)
-        assert [node.op_type for node in model.graph.node] == [operator, "Mul", "Exp"]
+        assert [node.op_type for node in model.graph.node] == ["Neg", "Concat", operator, "Mul", "Exp"]
 
 
 def test_refusals() -> None:
