@@ -1,0 +1,112 @@
+"""``edge-runtime score`` as a person and a script use it: lines out, one JSON object, exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from simulators.bundles import SmallBundle
+
+from edge_runtime.bundle_store import BundleStore
+from edge_runtime.cli import run_command
+from edge_runtime.contract.bundle import open_bundle
+from edge_runtime.device_scoring import Device
+
+HEADER = "timestamp,heat,load,note\n"
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A home with an active bundle: two signals, one-minute slots, raw = |mean| + .25, anomalous above 1."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    BundleStore(folder).install(open_bundle(SmallBundle().build().data))
+    return folder
+
+
+@pytest.fixture
+def readings(tmp_path: Path) -> Path:
+    path = tmp_path / "readings.csv"
+    rows = [f"{1_795_435_200 + 60 * minute},{heat},{heat},x\n" for minute, heat in enumerate([0.1] * 5 + [3] * 4)]
+    path.write_text(HEADER + "".join(rows) + "1795439999,warm,1,x\n")
+    return path
+
+
+def score(home: Path, *arguments: object) -> int:
+    return run_command(["score", "--home", str(home), *map(str, arguments)])
+
+
+def test_lines_on_stdout_and_the_summary_on_stderr(
+    home: Path, readings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert score(home, "--input", readings) == 0
+    printed = capsys.readouterr()
+    lines = [json.loads(line) for line in printed.out.splitlines()]
+    assert [line["outcome"] for line in lines] == ["warming_up", *["scored"] * 8]
+    assert lines[0] == {"timestamp": "2026-11-23T12:00:00Z", "outcome": "warming_up"}
+    assert lines[-1]["is_anomaly"] is True
+    assert lines[-1]["raw_score"] == pytest.approx(3.25)
+    assert lines[-1]["incident_started_at"] < lines[-1]["timestamp"]
+    assert lines[-1]["contributions"].keys() == {"heat", "load"}
+    assert "9 readings: 8 scored" in printed.err
+    assert "text_in_number 1" in printed.err
+    assert "does not use: note" in printed.err
+    # Fed again: nothing new, and nothing listed.
+    assert score(home, "--input", readings) == 0
+    again = capsys.readouterr()
+    assert again.out == ""
+    assert "not scored again" in again.err
+
+
+def test_one_json_object(home: Path, readings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "verdicts.ndjson"
+    assert score(home, "--input", readings, "--json", "--output", output) == 0
+    fields = json.loads(capsys.readouterr().out)
+    assert (fields["readings"], fields["scored"], fields["warming_up"]) == (9, 8, 1)
+    assert fields["set_aside"] == {"text_in_number": 1}
+    assert fields["ignored_columns"] == ["note"]
+    assert fields["stale"] is True  # nothing was ever verified in this home
+    assert len(output.read_text().splitlines()) == 9
+    assert score(home, "--input", readings, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["late"] == 5
+
+
+def test_quiet_prints_the_summary_alone(home: Path, readings: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert score(home, "--input", readings, "--quiet") == 0
+    assert capsys.readouterr().out.startswith("9 readings: 8 scored")
+
+
+def test_what_is_refused(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad = tmp_path / "bad.csv"
+    bad.write_text("timestamp,heet,load\n1,2,3\n")
+    assert score(home, "--input", bad) == 3
+    assert "did you mean 'heet'?" in capsys.readouterr().err
+    assert score(home, "--input", bad, "--allow-missing-signals", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["missing_signals"] == ["heat"]
+    assert score(home, "--input", tmp_path / "absent.csv", "--json") == 3
+    assert json.loads(capsys.readouterr().out)["error"] == "input"
+    (tmp_path / "nobody").mkdir()
+    assert score(tmp_path / "nobody", "--input", bad) == 7
+    assert "edge-runtime sync" in capsys.readouterr().err
+    assert score(home, "--input", bad, "--output", tmp_path / "no" / "folder") == 6
+
+
+def test_an_app_in_five_lines(home: Path) -> None:
+    with Device.open(home) as device:
+        verdicts = device.score([{"timestamp": 60.0 * minute, "heat": 3.0, "load": 3.0} for minute in range(5)])
+    assert [verdict.is_anomaly for verdict in verdicts] == [None, True, True, True, True]
+
+
+def test_a_pipe_loads_only_what_a_device_has(home: Path, readings: Path) -> None:
+    script = (
+        "import sys; from edge_runtime.cli import run_command; code = run_command(sys.argv[1:]);"
+        "bad = {'tuf', 'cryptography', 'pandas', 'sklearn', 'onnx', 'flask'} & set(sys.modules);"
+        "sys.exit(f'loaded {bad}' if bad else code)"
+    )
+    command = [sys.executable, "-c", script, "score", "--home", str(home), "--input", "-"]
+    done = subprocess.run(command, input=readings.read_bytes(), capture_output=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 9
