@@ -16,7 +16,7 @@ from edge_runtime.errors import InputError, StorageError
 from exporter.simulator.daily_life import live
 from exporter.simulator.faults import KINDS, NO_FAULT, draw_faults, labels_of
 from exporter.simulator.fleet import DAY_MS, START_MS, Devices, FleetOptions, cohort_sizes, make_devices
-from exporter.simulator.signals import SIGNALS, measure
+from exporter.simulator.signals import SIGNALS, UNITS, measure
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -155,8 +155,11 @@ def _block(devices: Devices, faulty_before: int, options: FleetOptions, rng: np.
         (devices.ids[i], str(datetime.fromtimestamp(faults.failure_ms[i] // 1000, UTC)), cohort, KINDS[faults.kind[i]])
         for i in np.flatnonzero(failed & (faults.failure_ms < end_ms))
     ]
+    # Units travel with the columns; ``exporter init`` reads them.
+    fields = [pa.field(name, pa.float32(), metadata={"unit": UNITS[name]}) for name in SIGNALS]
+    readings = pa.table({"device_id": device_ids, "timestamp": times, "cohort": same, **columns})
     return _Block(
-        readings=pa.table({"device_id": device_ids, "timestamp": times, "cohort": same, **columns}),
+        readings=readings.cast(pa.schema([*list(readings.schema)[:3], *fields])),
         labels=pa.table({"device_id": device_ids, "timestamp": times, "label": pa.array(labels[keep])}),
         failures=failures,
         faulty=int(failed.sum()),

@@ -1,0 +1,215 @@
+"""``exporter release prepare``, ``sign``, ``publish`` and ``rollout``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edge_runtime.errors import InputError
+from exporter.cli.options import (
+    Share,
+    connect,
+    json_option,
+    keep_option,
+    now,
+    passphrase_options,
+    passphrase_source,
+    passphrase_variable,
+    repository_option,
+    required_folder,
+    required_url,
+    server_option,
+    token_options,
+)
+from exporter.cli.output import emit
+
+if TYPE_CHECKING:
+    from edge_runtime.contract.rollout import Rollout
+    from exporter.release import ReleaseSummary
+
+_FOLDER = click.Path(path_type=Path, file_okay=False)
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.group()
+def release() -> None:
+    """Prepare a release folder, which travels from signer to signer and then to the server."""
+
+
+@release.command()
+@click.argument("folder", type=_FOLDER)
+@click.option("--bundle", "bundles", type=_FILE, multiple=True, required=True, help="A bundle. Repeatable.")
+@repository_option
+@click.option("--channel", "channels", multiple=True, default=("stable",), show_default=True, help="May run it.")
+@click.option("--minimum-release", type=click.IntRange(min=1), help="No device may run an older release from now on.")
+@keep_option
+@server_option
+@token_options
+@json_option
+def prepare(
+    folder: Path,
+    bundles: tuple[Path, ...],
+    repository: Path | None,
+    channels: tuple[str, ...],
+    minimum_release: int | None,
+    keep: int,
+    url: str | None,
+    token_file: Path | None,
+    token: str | None,
+    allow_insecure_http: bool,
+    as_json: bool,
+) -> None:
+    """Write FOLDER: the bundles, and targets metadata that lists them, unsigned.
+
+    With --server, releases that no channel runs or may go back to are withdrawn, but for the newest --keep.
+    """
+    from edge_runtime.contract.bundle import open_bundle
+    from exporter.files import read_bytes
+    from exporter.publish import server_state, update_repository
+    from exporter.release import prepare_release
+    from exporter.repository import load_repository
+
+    known = load_repository(required_folder(repository))
+    in_use = None
+    if url:
+        server = connect(url, token_file, token, allow_insecure_http)
+        state = server_state(server)
+        in_use = state.in_use
+        if state.targets_version:
+            known = update_repository(server, known)
+    data = [read_bytes(path) for path in bundles]
+    floor = {} if minimum_release is None else {open_bundle(data[0]).manifest.model: minimum_release}
+    summary = prepare_release(
+        known, data, folder, channels=channels, now=now(), keep=keep, in_use=in_use, minimum_release=floor
+    )
+    emit(summary.to_dict(), [*describe(summary), f"Next: exporter sign {folder} --key targets.key"], as_json)
+
+
+@click.command()
+@click.argument("folder", type=_FOLDER)
+@click.option("--key", "key_files", type=_FILE, multiple=True, required=True, help="Private key. Repeatable.")
+@passphrase_options
+@passphrase_variable
+@json_option
+def sign(
+    folder: Path, key_files: tuple[Path, ...], passphrase_file: Path | None, passphrase: str | None, as_json: bool
+) -> None:
+    """Sign the metadata in FOLDER (a release, or a repository whose root lacks a signature) after checking it."""
+    from exporter.keys import load_key
+    from exporter.release import sign_release, summarise
+    from exporter.repository import metadata_files
+
+    loaded = [load_key(path, passphrase_source(path, passphrase_file, passphrase)) for path in key_files]
+    names = sign_release(folder, loaded)
+    value: dict[str, Any] = {"signed": names}
+    lines = [f"Signed {', '.join(names)}."]
+    if any(role == "targets" for role, _ in metadata_files(folder)):
+        summary = summarise(folder)
+        value |= summary.to_dict()
+        lines += describe(summary)
+    emit(value, lines, as_json)
+
+
+@click.command()
+@click.argument("folder", type=_FOLDER)
+@server_option
+@token_options
+@repository_option
+@json_option
+def publish(
+    folder: Path,
+    url: str | None,
+    token_file: Path | None,
+    token: str | None,
+    allow_insecure_http: bool,
+    repository: Path | None,
+    as_json: bool,
+) -> None:
+    """Send the release in FOLDER. Running it again is safe: nothing is done twice.
+
+    With --repository, that folder then holds what the server holds.
+    """
+    from exporter.publish import publish_release
+    from exporter.release import adopt_release
+
+    server = connect(required_url(url), token_file, token, allow_insecure_http)
+    published = publish_release(server, folder)
+    if repository is not None:
+        adopt_release(repository, folder)
+    already = " (it held all of it already)" if published.held_already else ""
+    lines = [
+        f"The server holds targets {published.targets_version} and root {published.root_version}{already}.",
+        *(f"  added      {path}" for path in published.added),
+        *(f"  withdrawn  {path}" for path in published.withdrawn),
+        "Next: exporter rollout CHANNEL --model NAME --release NUMBER --share 10%",
+    ]
+    emit(published.to_dict(), lines, as_json)
+
+
+@click.command()
+@click.argument("channel")
+@server_option
+@token_options
+@click.option("--model", help="Start a rollout: of this model,")
+@click.option("--release", "number", type=click.IntRange(min=1), help="this release,")
+@click.option("--cohort", "cohorts", multiple=True, help="only for these cohorts. Repeatable.")
+@click.option("--share", type=Share(), help="Devices that get it, such as 25% or 2500. Alone: widen the running one.")
+@click.option("--pause", "action", flag_value="pause", help="Let nobody else in.")
+@click.option("--resume", "action", flag_value="resume", help="Go on after a pause.")
+@click.option("--roll-back", "action", flag_value="roll_back", help="Send everybody back to the release before.")
+@json_option
+def rollout(
+    channel: str,
+    url: str | None,
+    token_file: Path | None,
+    token: str | None,
+    allow_insecure_http: bool,
+    model: str | None,
+    number: int | None,
+    cohorts: tuple[str, ...],
+    share: int | None,
+    action: str | None,
+    as_json: bool,
+) -> None:
+    """Show the rollout of CHANNEL, or start, widen, pause, resume or roll it back."""
+    from exporter.channels import change_channel, show_channel, start_rollout
+
+    starting = model is not None or number is not None
+    if sum((starting, action is not None, share is not None and not starting)) > 1:
+        raise InputError("Only one change at a time.", advice="Start, widen, pause, resume or roll back.")
+    if starting and (model is None or number is None):
+        raise InputError("A rollout needs --model and --release.", advice="Give both.")
+    server = connect(required_url(url), token_file, token, allow_insecure_http)
+    if model is not None and number is not None:
+        now_running = start_rollout(server, channel, model, number, share or 0, cohorts or None)
+    elif action is not None:
+        now_running = change_channel(server, channel, {"action": action})
+    elif share is not None:
+        now_running = change_channel(server, channel, {"action": "share", "share": share})
+    else:
+        now_running = show_channel(server, channel)
+    emit({"channel": channel, **now_running.to_dict()}, [describe_rollout(channel, now_running)], as_json)
+
+
+def describe(summary: ReleaseSummary) -> list[str]:
+    """Return sentences on what a release folder does, for signers."""
+    done, needed = summary.signatures
+    return [
+        f"{summary.folder} holds targets {summary.targets_version}: {', '.join(summary.releases) or 'nothing new'}.",
+        *(f"  adds       {path}" for path in summary.added),
+        *(f"  withdraws  {path}" for path in summary.withdrawn),
+        *(f"  {model}: nothing below release {floor} may run" for model, floor in summary.floors.items()),
+        f"  signatures {done} of {needed}",
+    ]
+
+
+def describe_rollout(channel: str, running: Rollout) -> str:
+    """Return one sentence on a rollout."""
+    before = "nothing before" if running.previous is None else f"release {running.previous} before"
+    only = "" if running.cohorts is None else f", cohorts {', '.join(running.cohorts)} only"
+    return (
+        f"Channel {channel}: {running.model} release {running.release}, {running.share / 100:g} % of devices, "
+        f"{running.state.replace('_', ' ')}, {before}{only}."
+    )

@@ -1,0 +1,179 @@
+"""``exporter init``: a commented model.toml from a data file. What was guessed says so; a person decides."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from pathlib import Path
+
+from edge_runtime.errors import ContractError, InputError
+from exporter.columns import Columns
+from exporter.config import parse_spec
+from exporter.errors import TelemetryError
+from exporter.tables import column_names
+
+_ROUND_SECONDS = (1, 5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1200, 1800, 3600, 7200, 14400, 21600, 43200, 86400)
+_LABELS = ("labels.parquet", "labels.csv")
+
+
+def find_labels(readings: Path, columns: Columns) -> Path | None:
+    """Return a labels file beside the readings, when it has device, time and ``label`` columns."""
+    folder = readings if readings.is_dir() else readings.parent
+    for name in _LABELS:
+        path = folder / name
+        if not path.is_file() or path == readings:
+            continue
+        try:
+            names = column_names(path)
+        except TelemetryError:
+            continue
+        if {columns.device, columns.time, "label"} <= set(names):
+            return path
+    return None
+
+
+def propose_name(readings: Path) -> str:
+    """Return a model name made of the folder's or file's name."""
+    stem = readings.stem if readings.stem.lower() not in ("readings", "telemetry", "data") else readings.parent.name
+    name = re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("-._")[:64]
+    return name or "fleet"
+
+
+def write_settings(columns: Columns, readings: Path, labels: Path | None, *, name: str, folder: Path) -> str:
+    """Return the text of model.toml.
+
+    Args:
+        columns: What the columns are.
+        readings: The data.
+        labels: The labels, or None.
+        name: The model's name.
+        folder: Where model.toml will lie; paths are written relative to it where that is short.
+
+    Returns:
+        TOML that ``load_spec`` accepts.
+
+    Raises:
+        InputError: The settings would not be accepted, such as a name that breaks the rule.
+    """
+    text = "\n".join(
+        [
+            *_model(name),
+            *_data(columns, _path(readings, folder), None if labels is None else _path(labels, folder)),
+            *_training(columns),
+            *_release(),
+        ]
+    )
+    try:
+        parse_spec(tomllib.loads(text), source="the proposed model.toml", folder=folder)
+    except ContractError as error:
+        raise InputError(error.message, advice=error.advice) from error
+    return text
+
+
+def _model(name: str) -> list[str]:
+    return [
+        "# Settings of one model, written by 'exporter init'. Lines that begin with # show defaults.",
+        "# What was guessed from the data is marked 'guessed': look at it before you build.",
+        "",
+        "[model]",
+        f"name = {_text(name)}                # devices are enrolled for this name",
+        "",
+    ]
+
+
+def _data(columns: Columns, readings: str, labels: str | None) -> list[str]:
+    lines = [
+        "[data]",
+        f"readings = {_text(readings)}    # Parquet or CSV, or a folder of them",
+        f"labels = {_text(labels)}        # device, time, label: 0 healthy, 1 faulty, others ignored"
+        if labels
+        else '# labels = "labels.parquet"   # device, time, label: 0 healthy, 1 faulty, others ignored',
+        f"device = {_text(columns.device)}         # guessed",
+        f"time = {_text(columns.time)}             # guessed; UTC unless the values name a zone",
+        f"cohort = {_text(columns.cohort)}         # guessed: devices that share a model, such as a hardware type"
+        if columns.cohort
+        else '# cohort = "hardware"         # devices that share a model, such as a hardware type',
+        "# max_bad_rows = 0.01         # share of rows that may be set aside before the data is refused",
+        "",
+        "# What is judged. Leave out what says nothing about a device's health: positions, counters since birth.",
+        "signals = [",
+        *(f"    {_text(name)}," for name in columns.signals),
+        "]",
+        *(f"# left out: {_text(name)} ({reason})" for name, reason in columns.left_out.items()),
+        "",
+        "# Context says what the device is doing; what is normal depends on it. A wrong one hides faults, a missing",
+        "# one raises false alarms, so a person decides.",
+    ]
+    if columns.context:
+        lines += [
+            "context = [                   # guessed",
+            *(f"    {_text(name)},  # {columns.reasons.get(name, 'as given')}" for name in columns.context),
+            "]",
+        ]
+    else:
+        lines += ["context = []                  # none was found"]
+    shown = {name: columns.units[name] for name in (*columns.signals, *columns.context) if name in columns.units}
+    lines += ["", "[data.units]                  # for people"]
+    lines += [f"{_text(name)} = {_text(unit)}" for name, unit in shown.items()]
+    return [*lines, ""]
+
+
+def _training(columns: Columns) -> list[str]:
+    return [
+        "[window]                      # a verdict looks at the last readings of a device",
+        "# slots = 12                  # 1 judges each reading alone",
+        _interval(columns.interval_seconds),
+        "# largest_gap_seconds = 43200 # nothing before a longer gap is seen; default: all slots together",
+        "# minimum_readings = 6        # filled slots that a verdict needs; default: half of the slots",
+        "",
+        "[features]",
+        '# statistics = ["last", "mean"] # more is not better; try with: exporter build --compare-features',
+        "",
+        "[detector]",
+        '# kind = "isolation_forest"',
+        "# trees = 200",
+        "# max_samples = 256",
+        "# max_features = 1.0",
+        "# seed = 0",
+        "",
+        "[calibration]",
+        "# alarms_per_device_day = 0.02  # incidents of a healthy device per day; the threshold is chosen for it",
+        "# threshold = 0.999             # instead: the anomaly score itself",
+        "# incident_gap = 3              # healthy windows that end an incident",
+        "# assumed_contamination = 0.01  # without labels: share of windows dropped before training",
+        "",
+        "[train]",
+        '# holdout = "every-second-device" # scored, not trained on; "none" to ship, or a list of device ids',
+        "",
+    ]
+
+
+def _interval(median: float) -> str:
+    # Readings that come a little late or get lost shift the median; the plan behind them is a round number.
+    near = [seconds for seconds in _ROUND_SECONDS if abs(median - seconds) <= 0.05 * seconds]
+    if near and near[0] != median:
+        return f"interval_seconds = {near[0]}       # guessed: readings come every {median:g} s in the median"
+    return f"# interval_seconds = {median:g}     # length of a slot; default: the median step of the data"
+
+
+def _release() -> list[str]:
+    return [
+        "[release]",
+        '# channels = ["stable"]         # lines of releases that may run it; release keys bind this',
+        '# precision = "auto"            # fp32, codebook8 (smaller), auto: the smaller one that keeps its scores',
+        "# cohorts = true                # a model of its own for each cohort with enough devices",
+        "",
+    ]
+
+
+def _path(path: Path, folder: Path) -> str:
+    try:
+        return path.resolve().relative_to(folder.resolve()).as_posix()
+    except ValueError:
+        return path.resolve().as_posix()
+
+
+def _text(value: str) -> str:
+    # A JSON string is a TOML basic string, but for DEL, which TOML wants escaped.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,0 +1,189 @@
+"""A build on disk between two commands: graphs as ONNX, windows as float32, everything else as JSON. No pickle.
+
+``train`` makes both graphs and proves them, because calibration and proof need the trained forest; ``convert`` and
+``quantize`` choose which of the two is shipped and make its golden windows anew; ``pack`` packs what was chosen::
+
+    WORK/build.json                       notes, digest of the data, counts, settings
+    WORK/models/COHORT/model.json         manifest fields, parity, evaluation
+    WORK/models/COHORT/{fp32,codebook8}.onnx  references.f32  golden.json  golden.f32
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from edge_runtime.contract.manifest import Regimes, Signal, Threshold
+from edge_runtime.contract.names import cohort_part
+from edge_runtime.contract.window import WindowRule
+from edge_runtime.errors import ContractError, InputError
+from exporter.files import read_bytes, write_bytes
+from exporter.model_build import Build, BuiltModel, BuiltPrecision
+from exporter.provenance import readable_json
+
+BUILD_FILE = "build.json"
+MODELS = "models"
+MODEL_FILE = "model.json"
+FORMAT = 1
+PRECISIONS: tuple[BuiltPrecision, ...] = ("fp32", "codebook8")
+# Fields of BuiltModel that are files of their own.
+_BINARY = {"references": "references.f32", "golden_json": "golden.json", "golden_f32": "golden.f32"}
+
+
+@dataclass(frozen=True, slots=True)
+class SavedBuild:
+    """A build with the settings it was made with, as provenance.json records them."""
+
+    build: Build
+    settings: Mapping[str, Any]
+
+
+def save_build(saved: SavedBuild, folder: Path) -> None:
+    """Write a build to a work folder; one that is there is replaced.
+
+    Raises:
+        StorageError: The folder cannot be written.
+    """
+    for model in saved.build.models:
+        save_model(model, folder)
+    value = {
+        "format": FORMAT,
+        "settings": dict(saved.settings),
+        "models": [cohort_part(model.cohort) for model in saved.build.models],
+        **{
+            field.name: getattr(saved.build, field.name)
+            for field in dataclasses.fields(saved.build)
+            if field.name != "models"
+        },
+    }
+    # Last: a folder without build.json is no work folder, so a half-written one is never packed.
+    write_bytes(folder / BUILD_FILE, readable_json(value))
+
+
+def save_model(model: BuiltModel, folder: Path) -> None:
+    """Write one model of a build.
+
+    Raises:
+        StorageError: The folder cannot be written.
+    """
+    where = folder / MODELS / cohort_part(model.cohort)
+    for precision, graph in model.candidates.items():
+        write_bytes(where / f"{precision}.onnx", graph)
+    for field, name in _BINARY.items():
+        write_bytes(where / name, getattr(model, field))
+    skipped = {*_BINARY, "candidates", "model_onnx"}
+    value = {
+        field.name: _plain(getattr(model, field.name))
+        for field in dataclasses.fields(model)
+        if field.name not in skipped
+    }
+    write_bytes(where / MODEL_FILE, readable_json(value))
+
+
+def load_build(folder: Path) -> SavedBuild:
+    """Read a work folder.
+
+    Raises:
+        InputError: No work folder, or one that was damaged or made by another version.
+    """
+    value = _json(folder / BUILD_FILE, "Make it with 'exporter train'.")
+    try:
+        if value.pop("format") != FORMAT:
+            raise InputError(f"{folder} was made by another version.", advice="Run 'exporter train' again.")
+        settings = value.pop("settings")
+        parts = value.pop("models")
+        models = tuple(_load_model(folder / MODELS / part) for part in parts)
+        value["notes"] = tuple(value["notes"])
+        return SavedBuild(Build(models=models, **value), settings)
+    except (KeyError, TypeError, ValueError, ContractError) as error:
+        raise _damaged(folder, error) from error
+
+
+def choose_precision(model: BuiltModel, precision: BuiltPrecision) -> BuiltModel:
+    """Return a model that ships one of its two graphs, with golden windows that this graph makes.
+
+    Args:
+        model: The model.
+        precision: The graph to ship.
+
+    Returns:
+        The model with that graph and the golden outputs it gives here.
+
+    Raises:
+        InputError: The build has no such graph.
+        ScoringError: The graph cannot be run.
+    """
+    import numpy as np
+
+    from edge_runtime.contract.golden import GoldenSpec
+    from edge_runtime.scoring import Scorer
+
+    graph = model.candidates.get(precision)
+    if graph is None:
+        raise InputError(f"The build has no {precision} graph.", advice="Run 'exporter train' again.")
+    spec = GoldenSpec.from_bytes(model.golden_json)
+    first = spec.tensors[0]
+    windows = np.frombuffer(model.golden_f32[: first.size], "<f4").reshape(first.shape)
+    verdicts = Scorer(graph).score(np.ascontiguousarray(windows, dtype=np.float32))
+    outputs = (verdicts.anomaly_score, verdicts.raw_score, verdicts.is_anomaly)
+    golden = model.golden_f32[: first.size] + b"".join(output.astype("<f4").tobytes() for output in outputs)
+    return dataclasses.replace(model, precision=precision, model_onnx=graph, golden_f32=golden)
+
+
+def _load_model(where: Path) -> BuiltModel:
+    value = _json(where / MODEL_FILE, "Run 'exporter train' again.")
+    precision = cast("BuiltPrecision", value.pop("precision"))
+    candidates = {name: read_bytes(where / f"{name}.onnx") for name in PRECISIONS if (where / f"{name}.onnx").is_file()}
+    regimes = value.pop("regimes")
+    return BuiltModel(
+        **{
+            **value,
+            **{field: read_bytes(where / name) for field, name in _BINARY.items()},
+            **{name: tuple(value[name]) for name in ("context", "features", "histogram", "notes", "below_goals")},
+            "precision": precision,
+            "candidates": candidates,
+            "model_onnx": candidates[precision],
+            "signals": tuple(Signal(**signal) for signal in value["signals"]),
+            "window_rule": WindowRule(**value["window_rule"]),
+            "threshold": Threshold(**value["threshold"]),
+            "regimes": None if regimes is None else Regimes(**{name: _tuples(rows) for name, rows in regimes.items()}),
+        }
+    )
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return value
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def _json(path: Path, advice: str) -> dict[str, Any]:
+    if not path.is_file():
+        raise InputError(f"{path.parent} is no work folder: {path.name} is missing.", advice=advice, path=str(path))
+    try:
+        value = json.loads(read_bytes(path))
+    except ValueError as error:
+        raise _damaged(path, error) from error
+    if not isinstance(value, dict):
+        raise _damaged(path, TypeError("not an object"))
+    return value
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    return InputError(
+        f"{path} does not hold a whole build ({type(error).__name__}).",
+        advice="Run 'exporter train' again.",
+        path=str(path),
+    )
