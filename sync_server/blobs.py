@@ -77,7 +77,7 @@ class Blobs:
         return digest
 
     def open(self, digest: str) -> Any:
-        """Return a seekable binary reader of a blob; it reads from the store as it goes.
+        """Return a seekable binary reader of a blob: the file itself where there is one, so that sendfile works.
 
         Raises:
             StorageError: The blob is missing or the store does not answer.
@@ -86,7 +86,9 @@ class Blobs:
         from obstore.exceptions import BaseError
 
         try:
-            return obstore.open_reader(self._store, self._key(digest))
+            if self._folder is not None:
+                return (self._folder / self._key(digest)).open("rb")
+            return _Reader(obstore.open_reader(self._store, self._key(digest)))
         except (BaseError, OSError) as error:
             raise StorageError(
                 f"The bundle {digest[:12]} is not in the blob store.",
@@ -99,12 +101,32 @@ class Blobs:
         Raises:
             StorageError: The blob is missing, or is not what its name says.
         """
-        data = bytes(self.open(digest).read())
+        reader = self.open(digest)
+        try:
+            data = bytes(reader.read())
+        finally:
+            reader.close()
         if hashlib.sha256(data).hexdigest() != digest:
             raise StorageError(
                 f"The bundle {digest[:12]} in the blob store was changed.", advice="Restore it from a backup."
             )
         return data
+
+
+class _Reader:
+    """obstore's reader with plain ``bytes``, which is all that WSGI servers take."""
+
+    def __init__(self, reader: Any) -> None:
+        self._reader = reader
+        self.seek, self.tell, self.close = reader.seek, reader.tell, reader.close
+
+    def seekable(self) -> bool:
+        """Say that it can seek, for Range requests."""
+        return True
+
+    def read(self, size: int | None = None) -> bytes:
+        """Read up to ``size`` bytes, all without it."""
+        return bytes(self._reader.read(size))
 
 
 def _sync_file(path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any, cast
 from flask import Blueprint, Response, request
 from sqlalchemy import select
 from werkzeug.datastructures import FileStorage
+from werkzeug.exceptions import RequestedRangeNotSatisfiable
 from werkzeug.wsgi import wrap_file
 
 from sync_server.access.guard import current_actor, require_token
@@ -83,11 +84,16 @@ def get_target(name: str) -> Response:
     reader = get_blobs().open(row.digest)
     response = Response(wrap_file(request.environ, reader), content_type="application/octet-stream")
     response.direct_passthrough = True
+    response.call_on_close(reader.close)  # 304 and HEAD never touch the body, which would close it otherwise
     response.content_length = row.size
     response.set_etag(row.digest)
     response.headers["Cache-Control"] = _FOR_EVER
     response.last_modified = row.published_at
-    return cast("Response", response.make_conditional(request, accept_ranges=True, complete_length=row.size))
+    try:
+        return cast("Response", response.make_conditional(request, accept_ranges=True, complete_length=row.size))
+    except RequestedRangeNotSatisfiable:
+        response.close()
+        raise
 
 
 @blueprint.post("/api/publish")

@@ -1,7 +1,7 @@
 """Snapshot and timestamp: signed by the server's online key, in the transaction of what they tell of.
 
 A publish signs both, a rollout the timestamp; what nobody touches is signed again at half its time. All of it happens
-under one advisory lock, so versions have no holes and no two processes sign the same one.
+under one advisory lock, so no two processes sign the same version.
 """
 
 from __future__ import annotations
@@ -28,9 +28,13 @@ def _file_of(body: bytes, version: int) -> MetaFile:
     return MetaFile(version, len(body), {"sha256": hashlib.sha256(body).hexdigest()})
 
 
-def _next(session: Session, role: str) -> int:
+def _next(session: Session, role: str, now: datetime) -> int:
+    """The version to sign: above the stored one, and above what a database from an old backup does not remember.
+
+    Devices refuse versions that go back; seconds since 1970 grow faster than anybody signs.
+    """
     row = metadata.latest(session, role)
-    return 1 if row is None else row.version + 1
+    return max(0 if row is None else row.version + 1, int(now.timestamp()))
 
 
 def _expiry(now: datetime, time: timedelta) -> datetime:
@@ -54,7 +58,7 @@ def sign_snapshot(session: Session, key: ec.EllipticCurvePrivateKey, now: dateti
     if targets is None:
         raise RequestError(409, "no_repository", "There are no targets to sign for.", advice="Run: exporter publish")
     snapshot = Snapshot(
-        version=_next(session, "snapshot"),
+        version=_next(session, "snapshot", now),
         expires=_expiry(now, SNAPSHOT_TIME),
         meta={"targets.json": _file_of(targets.body, targets.version)},
     )
@@ -72,7 +76,7 @@ def sign_timestamp(session: Session, key: ec.EllipticCurvePrivateKey, now: datet
         raise RequestError(409, "no_repository", "There is no snapshot to sign for.", advice="Run: exporter publish")
     rollouts = {channel: rollout.to_dict() for channel, rollout in rollouts_by_channel(session).items()}
     timestamp = Timestamp(
-        version=_next(session, "timestamp"),
+        version=_next(session, "timestamp", now),
         expires=_expiry(now, TIMESTAMP_TIME),
         snapshot_meta=_file_of(snapshot.body, snapshot.version),
         unrecognized_fields={FIELD: rollouts},
