@@ -40,3 +40,14 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
         if "://" not in target:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_readme_lists_every_setting() -> None:
+    from dataclasses import fields
+
+    from edge_runtime.config import Config
+    from sync_server.config import ServerConfig
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    missing = [setting.name for kind in (Config, ServerConfig) for setting in fields(kind) if f"`{setting.name}`" not in text]
+    assert missing == []
