@@ -88,7 +88,7 @@ def _fetch(
                 raise refusal(transport, request, answer)
             _receive(answer, part, _begins_at(answer, start), target, progress)
     with translated(part):
-        data = part.read_bytes()
+        data = part.read_bytes() if part.exists() else b""
     if len(data) < target.length:
         raise TransportError(
             f"GET {transport.server_url}{TARGETS}{target.path} ended after {len(data)} of {target.length} bytes.",

@@ -22,7 +22,7 @@ from edge_runtime.contract.result import AnyRecord
 from edge_runtime.contract.rollout import Rollout, decide
 from edge_runtime.device import Device, now_ms
 from edge_runtime.download import Progress, download
-from edge_runtime.errors import ScoringError, StellaError, StorageError, TrustError
+from edge_runtime.errors import ContractError, ScoringError, StellaError, StorageError, TrustError
 from edge_runtime.files import translated
 from edge_runtime.trust import Target, View, refresh
 from edge_runtime.update_outcome import UpdateOutcome, load_outcome, outcome_of, save_outcome
@@ -187,12 +187,23 @@ def _fetch(device: Device, target: Target, run: _Run, progress: Progress | None)
         progress=progress,
     )
     run.downloaded = len(data)
-    bundle = open_bundle(data)
+    bundle = _opened(data, target)
     check_custom(bundle, target.custom)
     check_signature(bundle, target.custom.signer)
     check_runtime(str(bundle.manifest.runtime.get("onnxruntime", ">=0")), runtime_versions().onnxruntime)
     self_test(bundle)
     return bundle
+
+
+def _opened(data: bytes, target: Target) -> Bundle:
+    try:
+        return open_bundle(data)
+    except ContractError as error:
+        raise ContractError(
+            f"The bundle {target.path} cannot be used: {error.message}",
+            advice=error.advice or "The active bundle stays; the release engineers must pack and publish it again.",
+            **error.fields,
+        ) from error
 
 
 def self_test(bundle: Bundle) -> None:

@@ -187,13 +187,15 @@ class RepositorySimulator:
         self.requests.append(request)
         fault = self._fault(request.path)
         if fault is not None and fault.kind == "drop":
-            raise TransportError(f"{request.method} {request.path} failed: dropped.", never_sent=True)
+            raise TransportError(
+                f"{request.method} {request.path} failed: dropped.", advice="Try again.", never_sent=True
+            )
         if fault is not None and fault.kind == "answer":
             status, headers, body = fault.status, fault.headers, fault.body
         else:
             status, headers, body = self._serve(request)
         if fault is not None and fault.kind == "lost":
-            raise TransportError(f"{request.method} {request.path} failed: the answer was lost.")
+            raise TransportError(f"{request.method} {request.path} failed: the answer was lost.", advice="Try again.")
         yield Answer(status, {name.lower(): value for name, value in headers.items()}, _chunks(body, fault))
 
     def _fault(self, path: str) -> Fault | None:
@@ -294,6 +296,6 @@ def _chunks(body: bytes, fault: Fault | None) -> Iterator[bytes]:
     for start in range(0, len(body), CHUNK):
         yield body[start : start + CHUNK]
     if kind == "cut":
-        raise TransportError("The connection broke off.")
+        raise TransportError("The connection broke off.", advice="Try again.")
     while kind == "endless":
         yield b" " * CHUNK

@@ -1,0 +1,405 @@
+"""Sync: what is activated, what is refused and why, and that the active bundle stays whatever happens."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from simulators.bundles import BuiltBundle, SmallBundle
+from simulators.enrolled import EnrolledDevice
+from simulators.repository import Fault, RepositorySimulator
+
+from edge_runtime.contract.archive import pack
+from edge_runtime.device import Device
+from edge_runtime.errors import StorageError
+from edge_runtime.files import FileSystem
+from edge_runtime.identity import save_identity
+from edge_runtime.sync import SyncReport
+from edge_runtime.update_outcome import load_outcome
+
+FIRST = SmallBundle().build()
+SECOND = SmallBundle(version="2.0.0", release_number=2, bias=0.5).build()
+
+
+@pytest.fixture
+def enrolled(tmp_path: Path) -> EnrolledDevice:
+    """A device that runs release 1."""
+    server = RepositorySimulator()
+    server.publish(FIRST)
+    server.roll_out(1)
+    device = EnrolledDevice.make(tmp_path / "home", server)
+    assert device.sync().error is None
+    assert device.active_release() == 1
+    device.sink.events.clear()
+    return device
+
+
+def offer(enrolled: EnrolledDevice, bundle: BuiltBundle, **changes: Any) -> None:
+    """Publish a bundle and roll it out to everybody."""
+    enrolled.server.publish(bundle)
+    enrolled.server.roll_out(bundle.what.release_number, previous=1, **changes)
+
+
+def refused(enrolled: EnrolledDevice, reason: str, release: int | None = 2) -> SyncReport:
+    """Sync, and check that it was refused for a reason, remembered, reported once, and changed nothing."""
+    before = enrolled.device.store.pointer()
+    report = enrolled.sync()
+    assert report.error is not None
+    assert report.error.advice
+    assert (report.outcome.reason, report.outcome.release) == (reason, release)
+    assert enrolled.device.store.pointer() == before
+    assert enrolled.active_release() == 1
+    assert load_outcome(enrolled.device.home) == report.outcome
+    if not (reason == "download_failed" and release is None):
+        (event,) = enrolled.sink.events
+        assert event.name == f"update_{report.outcome.outcome}"
+        assert event.detail["reason"] == reason
+        assert event.bundle == FIRST.digest
+    events = len(enrolled.sink.events)
+    enrolled.sync()
+    assert len(enrolled.sink.events) == events  # the same news is told once
+    return report
+
+
+def test_the_first_release_is_activated_and_reported(tmp_path: Path) -> None:
+    server = RepositorySimulator()
+    device = EnrolledDevice.make(tmp_path / "home", server)
+    report = device.sync()
+    assert (report.outcome.outcome, report.outcome.release, report.error) == ("unchanged", None, None)
+    server.publish(FIRST)
+    server.roll_out(1)
+    report = device.sync()
+    assert report.outcome.outcome == "activated"
+    assert report.downloaded_bytes == len(FIRST.data)
+    (event,) = device.sink.events
+    assert (event.name, event.detail["release"], event.bundle) == ("update_activated", 1, FIRST.digest)
+    active = device.device.store.active()
+    assert active is not None
+    assert active.digest == FIRST.digest
+    assert not device.device.home.staging.exists()
+
+
+def test_nothing_new_changes_nothing_and_says_nothing(enrolled: EnrolledDevice) -> None:
+    enrolled.server.requests.clear()
+    report = enrolled.sync()
+    assert (report.outcome.outcome, report.outcome.release) == ("unchanged", 1)
+    assert enrolled.sink.events == []
+    assert len(enrolled.server.requests) == 2
+
+
+def test_an_update_keeps_the_bundle_before(enrolled: EnrolledDevice) -> None:
+    offer(enrolled, SECOND)
+    assert enrolled.sync().outcome.outcome == "activated"
+    pointer = enrolled.device.store.pointer()
+    assert pointer is not None
+    assert pointer.previous is not None
+    assert (pointer.active.digest, pointer.previous.digest) == (SECOND.digest, FIRST.digest)
+
+
+def test_a_roll_back_needs_no_download(enrolled: EnrolledDevice) -> None:
+    offer(enrolled, SECOND)
+    enrolled.sync()
+    enrolled.server.roll_out(2, previous=1, state="rolled_back")
+    enrolled.server.requests.clear()
+    report = enrolled.sync()
+    assert (report.outcome.outcome, report.outcome.release, report.downloaded_bytes) == ("activated", 1, 0)
+    assert not [request for request in enrolled.server.requests if "/targets/" in request.path]
+    assert enrolled.active_release() == 1
+
+
+def test_a_share_of_none_keeps_a_device_out(enrolled: EnrolledDevice) -> None:
+    offer(enrolled, SECOND, share=0)
+    assert enrolled.sync().outcome.outcome == "unchanged"
+    enrolled.server.roll_out(2, previous=1, state="paused")
+    assert enrolled.sync().outcome.release == 1
+
+
+def test_a_device_gets_the_bundle_of_its_cohort(enrolled: EnrolledDevice) -> None:
+    cohort = SmallBundle(version="1.0.0", cohort="FD001", bias=0.75).build()
+    enrolled.server.publish(cohort)
+    assert enrolled.sync().outcome.outcome == "unchanged"
+    device = enrolled.device
+    identity = dataclasses.replace(device.identity, cohort="FD001")
+    save_identity(device.home, identity, device.token, device.files)
+    enrolled.device = dataclasses.replace(device, identity=identity)
+    assert enrolled.sync().outcome.outcome == "activated"
+    active = enrolled.device.store.active()
+    assert active is not None
+    assert active.manifest.cohort == "FD001"
+
+
+@pytest.mark.parametrize("after", [0, 1000, 2500])
+def test_an_interrupted_download_continues(enrolled: EnrolledDevice, after: int) -> None:
+    offer(enrolled, SECOND)
+    enrolled.server.faults.append(Fault("/targets/", "cut", times=1, after=after))
+    report = enrolled.sync()
+    assert (report.outcome.outcome, report.outcome.reason) == ("failed", "download_failed")
+    assert enrolled.active_release() == 1
+    assert enrolled.sync().outcome.outcome == "activated"
+    ranges = [request.headers.get("Range") for request in enrolled.server.requests if "/targets/" in request.path]
+    assert ranges[-1] == (f"bytes={after}-" if after else None)
+
+
+def test_a_server_without_ranges_sends_it_all_again(enrolled: EnrolledDevice) -> None:
+    offer(enrolled, SECOND)
+    enrolled.server.ranges_honoured = False
+    enrolled.server.faults.append(Fault("/targets/", "cut", times=1, after=1000))
+    enrolled.sync()
+    assert enrolled.sync().outcome.outcome == "activated"
+
+
+@pytest.mark.parametrize("kept", [b"\0" * 700, b"\0" * 100_000])
+def test_a_damaged_part_is_thrown_away(enrolled: EnrolledDevice, kept: bytes) -> None:
+    offer(enrolled, SECOND)
+    enrolled.device.home.staging.mkdir()
+    (enrolled.device.home.staging / f"{SECOND.digest}.part").write_bytes(kept)
+    (enrolled.device.home.staging / f"{'0' * 64}.part").write_bytes(b"of another release")
+    assert enrolled.sync().outcome.outcome == "activated"
+    assert enrolled.active_release() == 2
+
+
+def test_another_part_than_asked_for_is_not_used(enrolled: EnrolledDevice) -> None:
+    offer(enrolled, SECOND)
+    enrolled.server.faults.append(Fault("/targets/", "cut", times=1, after=1000))
+    enrolled.sync()
+    wrong = {"Content-Range": f"bytes 5-9/{len(SECOND.data)}"}
+    enrolled.server.faults.append(Fault("/targets/", "answer", times=1, status=206, headers=wrong, body=b"wrong"))
+    assert enrolled.sync().outcome.reason == "download_failed"
+    assert enrolled.sync().outcome.outcome == "activated"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("/targets/", "drop"),
+        Fault("/targets/", "cut", after=10),
+        Fault("/targets/", "answer", status=503, headers={"Retry-After": "30"}),
+        Fault("/targets/", "answer", status=404),
+        Fault("/targets/", "answer", status=416),
+        Fault("/targets/", "answer", status=200, body=b"short"),
+    ],
+    ids=["drop", "cut", "503", "404", "416", "short"],
+)
+def test_a_download_that_fails_changes_nothing(enrolled: EnrolledDevice, fault: Fault) -> None:
+    offer(enrolled, SECOND)
+    enrolled.server.faults.append(fault)
+    report = refused(enrolled, "download_failed")
+    assert report.outcome.outcome == "failed"
+
+
+def test_a_server_out_of_reach_is_no_news_for_the_outbox(enrolled: EnrolledDevice) -> None:
+    enrolled.server.faults.append(Fault("", "drop"))
+    refused(enrolled, "download_failed", release=None)
+    assert enrolled.sink.events == []
+
+
+@pytest.mark.parametrize("at", [0, 100, len(SECOND.data) // 2, len(SECOND.data) - 1])
+def test_a_bundle_with_one_bit_changed_is_refused(enrolled: EnrolledDevice, at: int) -> None:
+    offer(enrolled, SECOND)
+    enrolled.server.faults.append(Fault("/targets/", "corrupt", after=at))
+    refused(enrolled, "bad_digest")
+
+
+def test_a_download_without_end_is_cut_off(enrolled: EnrolledDevice) -> None:
+    offer(enrolled, SECOND)
+    enrolled.server.faults.append(Fault("/targets/", "endless"))
+    refused(enrolled, "bad_digest")
+
+
+def listed_as(bundle: BuiltBundle, data: bytes) -> BuiltBundle:
+    """The same bundle with other bytes: a release engineer's mistake, signed into targets."""
+    return dataclasses.replace(bundle, data=data)
+
+
+def test_a_bundle_signed_by_another_key_is_refused(enrolled: EnrolledDevice) -> None:
+    other = SECOND.what.build(ec.generate_private_key(ec.SECP256R1()))
+    offer(enrolled, dataclasses.replace(other, key=SECOND.key))
+    refused(enrolled, "bad_signature")
+
+
+def test_a_file_changed_after_signing_is_refused(enrolled: EnrolledDevice) -> None:
+    files = {**SECOND.files, "provenance.json": SECOND.files["provenance.json"].replace(b"null", b"nill")}
+    manifest = json.loads(files["manifest.json"])
+    manifest["files"]["provenance.json"]["sha256"] = hashlib.sha256(files["provenance.json"]).hexdigest()
+    files["manifest.json"] = json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()
+    offer(enrolled, listed_as(dataclasses.replace(SECOND, files=files), pack(files)))
+    refused(enrolled, "bad_signature")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"no zip at all", SECOND.data[:-30], SECOND.data + b"tail", pack({"manifest.json": b"{}"})],
+    ids=["empty", "text", "truncated", "tail", "incomplete"],
+)
+def test_what_is_no_bundle_is_refused(enrolled: EnrolledDevice, data: bytes) -> None:
+    offer(enrolled, listed_as(SECOND, data))
+    refused(enrolled, "bad_bundle")
+
+
+@pytest.mark.parametrize("name", ["../../../etc/cron.d/evil", "/etc/passwd", "a/b", "..", "C:\\evil"])
+def test_an_archive_that_climbs_out_of_its_folder_is_refused(enrolled: EnrolledDevice, name: str) -> None:
+    buffer = io.BytesIO(SECOND.data)
+    with zipfile.ZipFile(buffer, "a") as archive:
+        archive.writestr(name, b"evil")
+    offer(enrolled, listed_as(SECOND, buffer.getvalue()))
+    refused(enrolled, "bad_bundle")
+
+
+def test_a_newer_format_is_named(enrolled: EnrolledDevice) -> None:
+    files = {**SECOND.files}
+    manifest = json.loads(files["manifest.json"])
+    manifest["format"] = 2
+    files["manifest.json"] = json.dumps(manifest).encode()
+    offer(enrolled, listed_as(SECOND, pack(files)))
+    report = refused(enrolled, "newer_format")
+    assert report.error is not None
+    assert "Update" in report.error.advice
+
+
+def test_a_runtime_that_is_too_old_is_named(enrolled: EnrolledDevice) -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Demanding(SmallBundle):
+        def manifest(self, files: dict[str, bytes]) -> Any:
+            return dataclasses.replace(super().manifest(files), runtime={"onnxruntime": ">=99.1", "opset": 18})
+
+    offer(enrolled, Demanding(version="2.0.0", release_number=2).build())
+    refused(enrolled, "newer_runtime")
+
+
+def test_another_manifest_than_the_release_keys_signed_is_refused(enrolled: EnrolledDevice) -> None:
+    listed = SmallBundle(version="2.0.1", release_number=2).build()
+    offer(enrolled, dataclasses.replace(listed, data=SECOND.data, files=SECOND.files))
+    refused(enrolled, "bad_bundle")
+
+
+def test_a_model_that_fails_its_golden_windows_is_refused(enrolled: EnrolledDevice) -> None:
+    offer(enrolled, SmallBundle(version="2.0.0", release_number=2, golden_shift=2e-5).build())
+    refused(enrolled, "golden_failed")
+
+
+def test_a_model_that_does_not_load_is_refused(enrolled: EnrolledDevice) -> None:
+    what = SmallBundle(version="2.0.0", release_number=2, extra=(("model.onnx", b"not a model"),))
+    offer(enrolled, what.build())
+    refused(enrolled, "golden_failed")
+
+
+def test_a_refused_bundle_is_not_downloaded_again(enrolled: EnrolledDevice) -> None:
+    offer(enrolled, SmallBundle(version="2.0.0", release_number=2, golden_shift=1e-3).build())
+    refused(enrolled, "golden_failed")
+    assert len([request for request in enrolled.server.requests if "/targets/" in request.path]) == 2
+
+
+def test_a_release_that_is_not_listed_is_refused(enrolled: EnrolledDevice) -> None:
+    enrolled.server.roll_out(2, previous=1)
+    refused(enrolled, "release_missing")
+
+
+def test_a_release_of_another_channel_is_refused(enrolled: EnrolledDevice) -> None:
+    offer(enrolled, SmallBundle(version="2.0.0", release_number=2, channels=("beta",)).build())
+    refused(enrolled, "wrong_channel")
+
+
+def test_a_release_of_another_model_is_refused(enrolled: EnrolledDevice) -> None:
+    offer(enrolled, SmallBundle(model="fans", version="2.0.0", release_number=2).build())
+    refused(enrolled, "wrong_model")
+
+
+def test_a_channel_of_another_model_is_refused(enrolled: EnrolledDevice) -> None:
+    enrolled.server.roll_out(2, model="fans")
+    refused(enrolled, "wrong_model", release=None)
+
+
+def test_a_release_below_the_floor_is_refused(enrolled: EnrolledDevice) -> None:
+    offer(enrolled, SECOND)
+    enrolled.server.publish(floor={"pumps": 3})
+    refused(enrolled, "below_floor")
+
+
+def test_expired_metadata_keeps_the_bundle(enrolled: EnrolledDevice) -> None:
+    offer(enrolled, SECOND)
+    enrolled.server.lifetimes["timestamp"] *= -1
+    enrolled.server.sign_timestamp()
+    refused(enrolled, "metadata_expired", release=None)
+
+
+def test_a_replayed_repository_keeps_the_bundle(enrolled: EnrolledDevice) -> None:
+    old = enrolled.server.state()
+    enrolled.server.roll_out(1)
+    enrolled.sync()
+    enrolled.server.metadata = old
+    refused(enrolled, "metadata_rollback", release=None)
+
+
+def test_a_full_disk_is_noticed_before_the_download(enrolled: EnrolledDevice, monkeypatch: pytest.MonkeyPatch) -> None:
+    offer(enrolled, SECOND)
+    usage = shutil.disk_usage(enrolled.device.home.path)
+    monkeypatch.setattr("edge_runtime.sync.shutil.disk_usage", lambda path: usage._replace(free=1_000_000))
+    report = refused(enrolled, "disk_full")
+    assert report.error is not None
+    assert report.error.exit_code == 6
+    assert not [r for r in enrolled.server.requests if SECOND.digest in r.path]
+
+
+def test_a_disk_that_fills_up_keeps_the_bundle(enrolled: EnrolledDevice) -> None:
+    class FullDisk(FileSystem):
+        def write(self, path: Path, data: bytes, mode: int = 0o644) -> None:
+            if "slots" in path.parts:
+                raise StorageError("The disk is full.", advice="Free some space.", reason="disk_full")
+            super().write(path, data, mode)
+
+    offer(enrolled, SECOND)
+    device = enrolled.device
+    store = type(device.store)(device.home.path, FullDisk())
+    enrolled.device = Device(device.home, device.identity, device.token, device.transport, store, device.files)
+    refused(enrolled, "disk_full")
+
+
+@pytest.mark.parametrize("damage", ["model", "slot", "pointer"])
+def test_a_damaged_bundle_is_repaired_by_a_sync(enrolled: EnrolledDevice, damage: str) -> None:
+    store = enrolled.device.store
+    if damage == "model":
+        (store.slot(FIRST.digest) / "model.onnx").write_bytes(b"rust")
+    elif damage == "slot":
+        shutil.rmtree(store.slot(FIRST.digest))
+    else:
+        store.pointer_path.write_bytes(b"")
+    with pytest.raises(StorageError):
+        enrolled.active_release()
+    assert enrolled.sync().outcome.outcome == "activated"
+    assert enrolled.active_release() == 1
+
+
+def test_keep_what_you_have_repairs_too(enrolled: EnrolledDevice) -> None:
+    offer(enrolled, SECOND, share=0)
+    enrolled.server.roll_out(2, previous=None, share=0)
+    (enrolled.device.store.slot(FIRST.digest) / "model.onnx").write_bytes(b"rust")
+    assert enrolled.sync().outcome.outcome == "activated"
+    assert enrolled.active_release() == 1
+
+
+def test_recovery_is_remembered(enrolled: EnrolledDevice) -> None:
+    enrolled.server.roll_out(2, previous=1)
+    refused(enrolled, "release_missing")
+    enrolled.server.roll_out(1)
+    assert enrolled.sync().outcome.outcome == "unchanged"
+    last = load_outcome(enrolled.device.home)
+    assert last is not None
+    assert (last.outcome, last.reason) == ("unchanged", None)
+
+
+def test_progress_counts_every_byte(enrolled: EnrolledDevice) -> None:
+    from edge_runtime.sync import synchronise
+
+    offer(enrolled, SECOND)
+    told: list[tuple[int, int]] = []
+    synchronise(enrolled.device, enrolled.sink, progress=lambda done, total: told.append((done, total)))
+    assert told[-1] == (len(SECOND.data), len(SECOND.data))
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
