@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 
 from edge_runtime.contract.histogram import BINS, bin_of
 from edge_runtime.contract.result import Summary
@@ -75,18 +75,21 @@ class OpenSummary:
             bundle: SHA-256 of the bundle that scored, hex.
             period_start_ms: Start of the UTC hour.
         """
-        fields = asdict(self)
-        histogram = tuple(fields.pop("histogram"))
-        return Summary(0, bundle, period_start_ms, "hour", histogram=histogram, **fields)
+        counts = self._counts()
+        return Summary(0, bundle, period_start_ms, "hour", histogram=tuple(self.histogram), **counts)
 
     def to_json(self) -> str:
         """Return the counts as ``edge.db`` keeps them."""
-        return json.dumps(asdict(self), separators=(",", ":"))
+        return json.dumps({**self._counts(), "histogram": self.histogram}, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> OpenSummary:
         """Read the counts as ``edge.db`` keeps them."""
         return cls(**json.loads(text))
+
+    def _counts(self) -> dict[str, int]:
+        # Not dataclasses.asdict: its deep copy took a third of the time of scoring a file.
+        return {item.name: getattr(self, item.name) for item in fields(self) if item.name != "histogram"}
 
 
 def hour_of(timestamp_ms: int) -> int:

@@ -63,10 +63,12 @@ class Lease:
     Attributes:
         stream: The stream that their numbers belong to.
         records: At most 5,000, numbered.
+        fresh_from: Number from which on they were never leased before.
     """
 
     stream: str
     records: tuple[AnyRecord, ...]
+    fresh_from: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +142,9 @@ class Outbox:
             StorageError: The database cannot be used.
         """
         with self._database.transaction() as sql:
-            (stream,) = sql.execute("SELECT id FROM stream").fetchone()
+            stream, following = sql.execute("SELECT id, next_sequence FROM stream").fetchone()
+            # Leases start at the oldest, so that those of the past are the lowest numbers.
+            (fresh,) = sql.execute("SELECT min(sequence) FROM outbox WHERE sent = 0").fetchone()
             taken: list[AnyRecord] = []
             size = 0
             query = "SELECT sequence, kind, body FROM outbox ORDER BY sequence LIMIT ?"
@@ -151,18 +155,20 @@ class Outbox:
                 taken.append(_decoded(sequence, kind, body))
             if taken:
                 sql.execute("UPDATE outbox SET sent = 1 WHERE sequence <= ? AND sent = 0", (taken[-1].sequence,))
-            return Lease(stream, tuple(taken))
+            return Lease(stream, tuple(taken), following if fresh is None else fresh)
 
     def release(self, lease: Lease) -> None:
-        """Take a lease back whose records certainly never left the device (no connection was made).
+        """Take a lease back that certainly never left the device (no connection was made).
+
+        Records that an earlier lease held stay marked: that one may have arrived without an answer.
 
         Raises:
             StorageError: The database cannot be used.
         """
         with self._database.transaction() as sql:
             if lease.records and _is_current(sql, lease.stream):
-                first, last = lease.records[0].sequence, lease.records[-1].sequence
-                sql.execute("UPDATE outbox SET sent = 0 WHERE sequence BETWEEN ? AND ?", (first, last))
+                last = lease.records[-1].sequence
+                sql.execute("UPDATE outbox SET sent = 0 WHERE sequence BETWEEN ? AND ?", (lease.fresh_from, last))
 
     def settle(self, lease: Lease, answer: ResultsAnswer, now_ms: int) -> Settled:
         """Do what the server's answer to a lease asks for, in one transaction.
