@@ -82,22 +82,22 @@ def test_metadata_and_how_long_caches_keep_it(engineer: ReleaseEngineer, client:
 
 def test_targets_whole_and_in_pieces(engineer: ReleaseEngineer, client: FlaskClient) -> None:
     url, size = _target_url(BUNDLE), len(BUNDLE.data)
-    whole = client.get(url)
+    whole = client.get(url, buffered=True)
     assert whole.data == BUNDLE.data
     assert whole.headers["Cache-Control"] == "public, max-age=31536000, immutable"
     assert whole.headers["ETag"] == f'"{BUNDLE.digest}"'
     assert whole.headers["Accept-Ranges"] == "bytes"
-    rest = client.get(url, headers={"Range": "bytes=100-"})
+    rest = client.get(url, buffered=True, headers={"Range": "bytes=100-"})
     assert (rest.status_code, rest.data) == (206, BUNDLE.data[100:])
     assert rest.headers["Content-Range"] == f"bytes 100-{size - 1}/{size}"
-    middle = client.get(url, headers={"Range": "bytes=10-19", "If-Range": whole.headers["ETag"]})
+    middle = client.get(url, buffered=True, headers={"Range": "bytes=10-19", "If-Range": whole.headers["ETag"]})
     assert (middle.status_code, middle.data) == (206, BUNDLE.data[10:20])
-    changed = client.get(url, headers={"Range": "bytes=10-19", "If-Range": '"other"'})
+    changed = client.get(url, buffered=True, headers={"Range": "bytes=10-19", "If-Range": '"other"'})
     assert (changed.status_code, changed.data) == (200, BUNDLE.data)
-    beyond = client.get(url, headers={"Range": f"bytes={size}-"})
+    beyond = client.get(url, buffered=True, headers={"Range": f"bytes={size}-"})
     assert (beyond.status_code, beyond.headers["Content-Range"]) == (416, f"bytes */{size}")
-    assert client.get(url, headers={"If-None-Match": whole.headers["ETag"]}).status_code == 304
-    head = client.head(url)
+    assert client.get(url, buffered=True, headers={"If-None-Match": whole.headers["ETag"]}).status_code == 304
+    head = client.head(url, buffered=True)
     assert (head.data, head.content_length) == (b"", size)
 
 
@@ -121,11 +121,11 @@ def test_blobs_of_any_store_are_the_same(engineer: ReleaseEngineer, app: Flask, 
     url = _target_url(BUNDLE)
     with pytest.raises(StorageError):
         blobs.read(BUNDLE.digest)
-    assert client.get(url).status_code == 503
+    assert client.get(url, buffered=True).status_code == 503
     assert blobs.put(BUNDLE.data) == BUNDLE.digest
     assert blobs.read(BUNDLE.digest) == BUNDLE.data
-    assert client.get(url).data == BUNDLE.data
-    assert client.get(url, headers={"Range": "bytes=5-9"}).data == BUNDLE.data[5:10]
+    assert client.get(url, buffered=True).data == BUNDLE.data
+    assert client.get(url, buffered=True, headers={"Range": "bytes=5-9"}).data == BUNDLE.data[5:10]
 
 
 def test_a_changed_blob_is_not_used(engineer: ReleaseEngineer, app: Flask) -> None:
