@@ -32,6 +32,7 @@ _VERSIONED = re.compile(r"([1-9][0-9]{0,9})\.(root|targets|snapshot)\.json")
 _ROOT_DIGEST = re.compile(r"root-([0-9a-f]{64})\.json")
 _TARGET = re.compile(r"(?P<folder>[a-z0-9._-]+/[a-z0-9._-]+)/(?P<digest>[0-9a-f]{64})\.(?P<name>[a-z0-9]+\.bundle)")
 _PART = re.compile(r"metadata/([1-9][0-9]{0,9})\.(root|targets)\.json")
+_PARSER_BYTES = 1 << 20
 _PARTS_AT_MOST = 1_100  # 1,000 bundles, targets.json, and a century of roots
 
 
@@ -102,6 +103,8 @@ def post_publish() -> Response:
     """Take over a release: parts ``metadata/N.root.json``, ``metadata/N.targets.json``, ``targets/<path>``."""
     request.max_content_length = get_config().max_publish_bytes
     request.max_form_parts = _PARTS_AT_MOST
+    # Werkzeug counts what its parser holds of a file as well: a chunk of 64 KiB and what is left of the one before.
+    request.max_form_memory_size = _PARSER_BYTES
     if request.mimetype != "multipart/form-data":
         raise RequestError(
             415, "unsupported_media_type", "A publication is multipart/form-data.", advice="Run: exporter publish"

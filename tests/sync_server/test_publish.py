@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -80,6 +81,13 @@ def test_the_same_again_changes_nothing(engineer: ReleaseEngineer, publish: Publ
     answer = publish(parts)
     assert (answer.status_code, answer.json["added"]) == (200, [])
     assert stored(database) == before
+
+
+def test_a_bundle_larger_than_the_parsers_pieces_is_taken(engineer: ReleaseEngineer, publish: Publish) -> None:
+    """Several pieces of 64 KiB, with line breaks everywhere: the parser keeps some of one for the next."""
+    large = bundle(extra=(("notes.bin", random.Random(1).randbytes(400_000)),))
+    answer = publish({**engineer.sign_root(), **engineer.sign_targets(large)})
+    assert answer.status_code == 201, answer.text
 
 
 def test_versions_must_follow(engineer: ReleaseEngineer, publish: Publish) -> None:
