@@ -250,17 +250,19 @@ class EmbeddedPostgres:
         while lines := _pid_file(self.cluster):
             pid = abs(int(lines[0])) if lines[0].lstrip("-").isdigit() else 0
             if not pid or not Path(f"/proc/{pid}").exists():
-                return  # postgres sees for itself that the file is stale
+                break  # postgres sees for itself that the file is stale
             if not is_postgres(pid):
                 time.sleep(0.2)  # its own children may need a moment to notice that it is gone
                 (self.cluster / "postmaster.pid").unlink(missing_ok=True)
-                return
+                break
             if time.monotonic() > deadline:
                 raise StorageError(
                     f"A postgres of a former server (process {pid}) still runs in {self.cluster}.",
                     advice=f"Stop it with: kill -INT {pid}",
                 )
             time.sleep(0.05)
+        # The socket's lock names the pid again, and postgres believes it when a zombie or a stranger has that pid now.
+        (self.cluster / f"{_SOCKET_NAME}.lock").unlink(missing_ok=True)
 
     def _create(self) -> None:
         """Run initdb in a new folder and move it into place, so that a kill leaves no half-made cluster."""

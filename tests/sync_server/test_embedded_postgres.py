@@ -120,10 +120,12 @@ def test_kill_of_the_parent_stops_postgres_and_the_next_start_works(tmp_path: Pa
 
 
 def test_stale_pid_file_of_another_program(tmp_path: Path) -> None:
-    """After a power loss the pid in the file may belong to anybody."""
+    """After a power loss the pid in the files may belong to anybody, or to a zombie that nobody reaps."""
+    files = [tmp_path / "cluster" / name for name in ("postmaster.pid", ".s.PGSQL.5432.lock")]
     with EmbeddedPostgres(tmp_path):
-        lines = (tmp_path / "cluster" / "postmaster.pid").read_text().splitlines()
-    (tmp_path / "cluster" / "postmaster.pid").write_text("\n".join([str(os.getpid()), *lines[1:]]) + "\n")
+        contents = [path.read_text().splitlines() for path in files]
+    for path, lines in zip(files, contents, strict=True):
+        path.write_text("\n".join([str(os.getpid()), *lines[1:]]) + "\n")
     with EmbeddedPostgres(tmp_path) as postgres:
         assert postgres.poll() is None
 
