@@ -9,6 +9,7 @@ Example::
 from __future__ import annotations
 
 import contextlib
+import ssl
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -60,7 +61,7 @@ class HttpTransport:
         check_server_url(server_url, allow_insecure_http=options.allow_insecure_http)
         self._url = server_url.rstrip("/")
         self._options = options
-        trusted = {"ca_certs": str(options.ca_file)} if options.ca_file else {}
+        trusted = {} if options.ca_file is None else {"ssl_context": _trusting(options.ca_file)}
         self._pool = urllib3.PoolManager(
             num_pools=1,
             retries=False,
@@ -153,6 +154,16 @@ class HttpTransport:
             # No connection means that not a byte of the request left: the upload may count on that.
             unsent = {"never_sent": True} if isinstance(error, exceptions.ConnectTimeoutError) else {}
             raise TransportError(f"{describe(self, request)} {sentence}.", advice=advice, **unsent) from error
+
+
+def _trusting(ca_file: Path) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except OSError as error:  # ssl.SSLError is one
+        raise InputError(
+            f"The certificate authorities in {ca_file} cannot be used: {error.strerror or error}.",
+            advice="Name a PEM file of certificates in ca_file, or leave the setting out.",
+        ) from error
 
 
 def _is_exhausted(response: urllib3.BaseHTTPResponse) -> bool:

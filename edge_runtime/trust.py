@@ -170,8 +170,10 @@ def check_root(data: bytes, digest: str) -> None:
             got=hashlib.sha256(data).hexdigest(),
         )
     with translated_tuf("the server"):
-        root = Metadata[Root].from_bytes(data)
-        root.verify_delegate(Root.type, root)
+        metadata = Metadata[Root].from_bytes(data)
+        if not isinstance(metadata.signed, Root):
+            raise exceptions.RepositoryError(f"it is {metadata.signed.type} metadata, not root")
+        metadata.signed.verify_delegate(Root.type, metadata.signed_bytes, metadata.signatures)
 
 
 def pin_root(home: Home, data: bytes, digest: str, files: FileSystem) -> None:
