@@ -180,10 +180,16 @@ def _find_time(table: pa.Table, path: Path) -> str:
     dated = [f.name for f in table.schema if pa.types.is_timestamp(f.type) or pa.types.is_date(f.type)]
     named = sorted((rank, name) for name in table.column_names if (rank := _rank(name, _TIME)) is not None)
     candidates = [name for _, name in named if name in dated] + dated + [name for _, name in named]
+    readable = []
     for name in candidates:
-        _, bad = as_times(table[name].slice(0, 10_000))
+        times, bad = as_times(table[name])
         if bad.mean() < 0.5:
-            return str(name)
+            readable.append(str(name))
+            # A date of manufacture is a time as well, but not the time of a reading.
+            if np.unique(times[~bad]).size > 1:
+                return str(name)
+    if readable:
+        return readable[0]
     raise TelemetryError(
         f"No column of {path} looks like a time.",
         advice=f"Name it with --time; there are: {', '.join(table.column_names[:40])}.",

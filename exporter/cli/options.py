@@ -108,7 +108,7 @@ passphrase_options = click.option(
 passphrase_variable = click.option("--passphrase", envvar="STELLA_KEY_PASSPHRASE", hidden=True, expose_value=True)
 
 targets_key_options = combined(
-    click.option("--targets-key", type=_FILE, help="Private targets key."),
+    click.option("--targets-key", "targets_key_file", type=_FILE, help="Private targets key."),
     click.option("--keys", "keys_folder", type=_FOLDER, help="Folder with targets.key, instead of --targets-key."),
     passphrase_options,
     passphrase_variable,

@@ -6,9 +6,12 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def emit(value: dict[str, Any], lines: Iterable[str], as_json: bool) -> None:
@@ -43,3 +46,10 @@ def progress_display() -> Iterator[Callable[[str, float], None] | None]:
             display.update(tasks[step], completed=done)
 
         yield show
+
+
+def report_console() -> Console:
+    """Return what draws tables on stdout; wide enough for them where nobody knows the width."""
+    from rich.console import Console
+
+    return Console() if sys.stdout.isatty() else Console(width=120)

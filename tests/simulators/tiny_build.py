@@ -14,7 +14,7 @@ from edge_runtime.contract.golden import GoldenSpec
 from edge_runtime.contract.histogram import BINS
 from edge_runtime.contract.manifest import Regimes, Signal, Threshold
 from edge_runtime.contract.window import WindowRule
-from exporter.model_build import BuiltModel
+from exporter.model_build import Build, BuiltModel
 from exporter.provenance import Provenance
 
 SLOTS, SIGNALS, GOLDEN_WINDOWS, REFERENCES = 3, 2, 4, 2
@@ -94,3 +94,15 @@ def tiny_provenance(**changes: Any) -> Provenance:
         "settings": {"model": {"name": "fleet"}},
     }
     return Provenance(**{**values, **changes})
+
+
+def tiny_build(*cohorts: str) -> Build:
+    """A build of the default model and one for each named cohort."""
+    return Build(
+        models=tuple(tiny_model(cohort) for cohort in (None, *cohorts)),
+        notes=("2 readings were set aside: text where numbers should be.",),
+        data_digest="0" * 64,
+        timings={"train": 0.1},
+        devices={"trained": 6, "held_out": 5},
+        readings=1234,
+    )

@@ -1,0 +1,140 @@
+"""``exporter build``."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edge_runtime.errors import InputError
+from exporter.cli.options import (
+    Share,
+    config_option,
+    connect,
+    created_option,
+    json_option,
+    keep_option,
+    now,
+    out_option,
+    release_number_option,
+    repository_option,
+    source_option,
+    targets_key,
+    targets_key_options,
+    token_options,
+    version_option,
+)
+from exporter.cli.output import emit, progress_display, report_console
+from exporter.cli.training import train_models
+
+if TYPE_CHECKING:
+    from exporter.config import ModelSpec
+
+
+@click.command()
+@config_option
+@out_option
+@targets_key_options
+@repository_option
+@click.option("--publish", "url", help="Server to publish to.")
+@token_options
+@click.option("--channel", help="Channel of the rollout.  [default: the first in model.toml]")
+@click.option("--share", type=Share(), help="Devices that get it at once, such as 10%.  [default: no rollout]")
+@release_number_option
+@version_option
+@created_option
+@source_option
+@keep_option
+@click.option("--max-bad-rows", type=click.FloatRange(0, 1), help="Share of rows that may be set aside.")
+@click.option("--compare-features", is_flag=True, help="Try a few feature sets and windows, and pack nothing.")
+@json_option
+def build(
+    config: Path,
+    out: Path,
+    targets_key_file: Path | None,
+    keys_folder: Path | None,
+    passphrase_file: Path | None,
+    passphrase: str | None,
+    repository: Path | None,
+    url: str | None,
+    token_file: Path | None,
+    token: str | None,
+    allow_insecure_http: bool,
+    channel: str | None,
+    share: int | None,
+    release_number: int | None,
+    version: str | None,
+    created: datetime | None,
+    source_revision: str | None,
+    keep: int,
+    max_bad_rows: float | None,
+    compare_features: bool,
+    as_json: bool,
+) -> None:
+    """Train, convert, quantize, prove, pack, sign and publish, as far as the options go.
+
+    OUT gets bundles/, report.json and, with --repository, a release folder. With --publish the server gets the
+    release, with --share devices get it.
+    """
+    from exporter.config import load_spec
+    from exporter.files import write_bytes
+    from exporter.pipeline import ReleaseOptions, build_release
+    from exporter.provenance import readable_json
+    from exporter.report import print_report, report_dict
+
+    spec = with_bad_rows(load_spec(config), max_bad_rows)
+    if compare_features:
+        return compare(spec, as_json)
+    if share is not None and url is None:
+        raise InputError("A rollout needs a server.", advice="Give --publish URL, or leave --share out.")
+    options = ReleaseOptions(
+        out=out,
+        key=targets_key(targets_key_file, keys_folder, passphrase_file, passphrase),
+        now=now(),
+        repository=repository,
+        server=None if url is None else connect(url, token_file, token, allow_insecure_http),
+        channel=channel,
+        share=share,
+        release_number=release_number,
+        version=version,
+        created=created,
+        source=source_revision,
+        keep=keep,
+    )
+    with progress_display() as show:
+        outcome = build_release(spec, options, train=train_models, progress=show)
+    report = report_dict(outcome)
+    write_bytes(out / "report.json", readable_json(report))
+    if as_json:
+        return emit(report, [], as_json)
+    return print_report(outcome, report_console())
+
+
+def with_bad_rows(spec: ModelSpec, max_bad_rows: float | None) -> ModelSpec:
+    """Return settings with another share of rows that may be set aside."""
+    from dataclasses import replace
+
+    return spec if max_bad_rows is None else replace(spec, data=replace(spec.data, max_bad_rows=max_bad_rows))
+
+
+def compare(spec: ModelSpec, as_json: bool) -> None:
+    """Try settings and print them side by side."""
+    from rich.table import Table
+
+    from exporter.comparison import compare_features
+    from exporter.report import quality_cells
+
+    with progress_display() as show:
+        trials = compare_features(spec, train=train_models, progress=show)
+    if as_json:
+        return emit({"trials": [trial.to_dict() for trial in trials]}, [], as_json)
+    table = Table(title="Default model on devices it was not trained on", title_justify="left")
+    for head in ("slots", "statistics", "features", "AUC", "faulty caught", "how early", "healthy alarms"):
+        table.add_column(head, justify="left" if head == "statistics" else "right")
+    for trial in trials:
+        auc, _, *others = quality_cells(trial.evaluation)
+        mark = " (present)" if trial.is_present else ""
+        table.add_row(str(trial.slots), f"{' '.join(trial.statistics)}{mark}", str(trial.features), auc, *others)
+    return report_console().print(table)

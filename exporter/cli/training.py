@@ -1,0 +1,21 @@
+"""The one place where commands reach the training half, which is heavy to import."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from exporter.config import ModelSpec
+    from exporter.model_build import Build
+
+
+def train_models(spec: ModelSpec, progress: Callable[[str, float], None] | None) -> Build:
+    """Make all models of the settings.
+
+    Raises:
+        StellaError: The telemetry cannot be used, or a model cannot be made.
+    """
+    from exporter.model_build import build_models
+
+    return build_models(spec, progress=progress)

@@ -1,0 +1,89 @@
+"""The report: every figure that is there is shown, and none that is not."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from simulators.release_desk import NOW, ReleaseDesk
+from simulators.tiny_build import tiny_build
+
+from exporter.comparison import compare_features, variants
+from exporter.config import DataSpec, ModelSpec, WindowSpec
+from exporter.model_build import Build
+from exporter.pipeline import ReleaseOptions, build_release
+from exporter.report import number, print_report, quality_cells, report_dict
+
+SPEC = ModelSpec(
+    "fleet",
+    DataSpec(Path("readings.parquet"), None, "device_id", "timestamp", None, ("heat",), ("charging",)),
+)
+
+
+def train(spec: ModelSpec, progress: object) -> Build:
+    return tiny_build("phone")
+
+
+def printed(outcome: object) -> str:
+    stream = io.StringIO()
+    print_report(outcome, Console(file=stream, width=140))  # type: ignore[arg-type]
+    return stream.getvalue()
+
+
+def test_report_of_a_signed_release(tmp_path: Path) -> None:
+    desk = ReleaseDesk(tmp_path)
+    options = ReleaseOptions(tmp_path / "out", desk.targets, NOW, repository=desk.repository_folder)
+    seen: list[tuple[str, float]] = []
+    outcome = build_release(SPEC, options, train=train, progress=lambda step, done: seen.append((step, done)))
+    text = printed(outcome)
+    for part in ("fleet 1, release 1", "1,234 readings", "default", "phone", "0.99", "0.95", "were set aside"):
+        assert part in text
+    assert "Signed. Next: exporter publish" in text
+    assert [step for step, done in seen if done == 1.0] == ["look up", "train", "pack", "sign"]
+    value = json.loads(json.dumps(report_dict(outcome)))
+    assert [model["cohort"] for model in value["models"]] == [None, "phone"]
+    assert value["models"][0]["bundle_bytes"] == len(outcome.bundles[0].data)
+    assert value["release"]["signatures"] == 1
+
+
+def test_report_without_repository_says_so(tmp_path: Path) -> None:
+    desk = ReleaseDesk(tmp_path)
+    outcome = build_release(SPEC, ReleaseOptions(tmp_path / "out", desk.targets, NOW), train=train)
+    assert "Packed, not released" in printed(outcome)
+    assert (tmp_path / "out" / "bundles" / "fleet" / "1" / "default.bundle").read_bytes() == outcome.bundles[0].data
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(None, "-"), (0.99912, "0.9991"), (1.0, "1"), (0, "0"), (12345, "12,345"), (12.5, "12.5"), ("x", "x")],
+)
+def test_numbers_are_short(value: object, shown: str) -> None:
+    assert number(value, 4) == shown
+
+
+def test_missing_figures_are_dashes() -> None:
+    assert set(quality_cells({})) == {"-"}
+
+
+def test_comparison_tries_settings_once_and_packs_nothing() -> None:
+    tried: list[ModelSpec] = []
+
+    def one(spec: ModelSpec, progress: object) -> Build:
+        tried.append(spec)
+        return tiny_build()
+
+    trials = compare_features(SPEC, train=one)
+    assert [trial.is_present for trial in trials] == [True] + [False] * (len(trials) - 1)
+    assert len({(spec.window.slots, spec.features.statistics) for spec in tried}) == len(tried) >= 5
+    assert all(spec.release.cohorts is False for spec in tried)
+    assert any(spec.window.slots == 1 for spec in tried)
+
+
+def test_variants_of_a_single_reading_model_have_windows() -> None:
+    from dataclasses import replace
+
+    spec = replace(SPEC, window=WindowSpec(slots=1))
+    assert {variant.window.slots for variant in variants(spec)} == {1, 6, 12, 24}
