@@ -142,6 +142,8 @@ def _read_parts() -> Publication:
             )  # fmt: skip
     if request.form:
         raise RequestError(422, "bad_part", "A part has no file name.", advice="Send every part as a file.")
+    if not roots and not targets:
+        raise RequestError(422, "nothing_sent", "The request holds no metadata.", advice="Run: exporter publish")
     return Publication(sorted(roots.items()), next(iter(targets.items()), None), bundles)
 
 
