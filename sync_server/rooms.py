@@ -26,6 +26,9 @@ BLUEPRINTS = (
     "sync_server.rollouts.routes:blueprint",
     "sync_server.devices.routes:blueprint",
     "sync_server.ingest.routes:blueprint",
+    "sync_server.anomalies.routes:blueprint",
+    "sync_server.dashboard.routes:blueprint",
+    "sync_server.dashboard.pages:blueprint",
 )
 
 

@@ -1,0 +1,1 @@
+"""The fleet at a glance: figures from roll-ups as JSON, and the pages a person looks at."""
