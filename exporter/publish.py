@@ -19,9 +19,11 @@ from edge_runtime.contract.release import custom_of
 from edge_runtime.contract.rollout import Rollout
 from edge_runtime.errors import ContractError, InputError, TransportError, TrustError
 from exporter.files import read_bytes, write_bytes
-from exporter.release import InUse, check_bundles, summarise
-from exporter.repository import METADATA, TARGETS, Repository, load_repository, metadata_files, verify
+from exporter.release import check_bundles, summarise
+from exporter.release_rules import InUse
+from exporter.repository import TARGETS, Repository, load_repository
 from exporter.server import Answer, Server
+from exporter.tuf_files import METADATA, metadata_files, verify
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,28 +18,15 @@ from typing import Any
 from tuf.api.exceptions import LengthOrHashMismatchError
 from tuf.api.metadata import Metadata, Root, TargetFile, Targets
 
-from edge_runtime.contract.bundle import Bundle, check_signature, open_bundle
-from edge_runtime.contract.names import check_name, target_path
-from edge_runtime.contract.release import CUSTOM_FIELD, FLOOR_FIELD, TargetCustom, floors
-from edge_runtime.contract.signature import public_key_text
+from edge_runtime.contract.bundle import open_bundle
+from edge_runtime.contract.names import target_path
+from edge_runtime.contract.release import CUSTOM_FIELD, TargetCustom, floors
 from edge_runtime.errors import InputError, TrustError
 from exporter.files import read_bytes, write_bytes
 from exporter.keys import ReleaseKey
-from exporter.repository import (
-    MAX_TARGETS,
-    TARGETS,
-    TARGETS_LIFETIME,
-    Repository,
-    customs_of,
-    load_repository,
-    metadata_files,
-    read_metadata,
-    sign_metadata,
-    write_metadata,
-)
-
-# model and release number of what a channel runs or may go back to
-InUse = frozenset[tuple[str, int]]
+from exporter.release_rules import InUse, check_one_release, custom_for, set_floors, withdraw
+from exporter.repository import MAX_TARGETS, TARGETS, TARGETS_LIFETIME, Repository, customs_of, load_repository
+from exporter.tuf_files import metadata_files, read_metadata, sign_metadata, write_metadata
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,17 +107,17 @@ def prepare_release(
             f"{folder} holds another release.", advice="Name an empty folder for each release.", path=str(folder)
         )
     opened = [open_bundle(data) for data in bundles]
-    _check_one_release(repository, opened)
+    check_one_release(repository, opened)
     signed = _next_targets(repository, now)
     for bundle, data in zip(opened, bundles, strict=True):
-        custom = _custom(repository, bundle, channels)
+        custom = custom_for(repository, bundle, channels)
         path = target_path(custom.model, custom.version, custom.cohort)
         target = TargetFile.from_data(path, data, ["sha256"])
         target.unrecognized_fields[CUSTOM_FIELD] = custom.to_dict()
         signed.targets[path] = target
-    _set_floors(signed, repository, minimum_release or {})
+    set_floors(signed, repository, minimum_release or {})
     if in_use is not None:
-        _withdraw(signed, in_use, keep)
+        withdraw(signed, in_use, keep)
     if len(signed.targets) > MAX_TARGETS:
         raise InputError(
             f"targets.json would list {len(signed.targets)} bundles; at most {MAX_TARGETS} are allowed.",
@@ -269,102 +256,3 @@ def _next_targets(repository: Repository, now: datetime) -> Targets:
         signed.version += 1
     signed.expires = now.astimezone(UTC).replace(microsecond=0) + TARGETS_LIFETIME
     return signed
-
-
-def _custom(repository: Repository, bundle: Bundle, channels: Sequence[str]) -> TargetCustom:
-    manifest = bundle.manifest
-    return TargetCustom(
-        model=manifest.model,
-        version=manifest.version,
-        cohort=manifest.cohort,
-        release_number=manifest.release_number,
-        channels=tuple(check_name("channel", channel) for channel in channels),
-        size_unpacked=sum(len(content) for content in bundle.files.values()),
-        signer=_signer(repository, bundle),
-    )
-
-
-def _signer(repository: Repository, bundle: Bundle) -> str:
-    """Return the targets key of the repository that signed a bundle."""
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    for key_id in repository.root.roles["targets"].keyids:
-        public = _crypto_key(repository.root, key_id)
-        if not isinstance(public, ec.EllipticCurvePublicKey):
-            continue
-        text = public_key_text(public)
-        try:
-            check_signature(bundle, text)
-        except TrustError:
-            continue
-        return text
-    raise TrustError(
-        f"The bundle of {bundle.manifest.model} {bundle.manifest.version} is not signed by a targets key of root.",
-        reason="key_not_listed",
-        advice="Pack it with a targets key of this repository.",
-    )
-
-
-def _crypto_key(root: Root, key_id: str) -> object:
-    from cryptography.hazmat.primitives.serialization import load_pem_public_key
-
-    return load_pem_public_key(str(root.keys[key_id].keyval["public"]).encode())
-
-
-def _check_one_release(repository: Repository, opened: Sequence[Bundle]) -> None:
-    if not opened:
-        raise InputError("No bundle is given.", advice="Name the .bundle files of the release.")
-    first = opened[0].manifest
-    for bundle in opened:
-        manifest = bundle.manifest
-        if (manifest.model, manifest.version, manifest.release_number) != (
-            first.model, first.version, first.release_number,
-        ):  # fmt: skip
-            raise InputError(
-                f"{manifest.model} {manifest.version} and {first.model} {first.version} are not one release.",
-                advice="Prepare bundles of one model, version and release number together.",
-            )
-    cohorts = [bundle.manifest.cohort for bundle in opened]
-    if len(set(cohorts)) != len(cohorts):
-        raise InputError("Two bundles are for the same cohort.", advice="Give one bundle for each cohort.")
-    if None not in cohorts:
-        raise InputError(
-            "The release has no default bundle, so devices of other cohorts would have nothing to run.",
-            advice="Add the default bundle.",
-        )
-    customs = [custom for custom in repository.customs.values() if custom.model == first.model]
-    taken = {custom.version for custom in customs}
-    if first.version in taken:
-        raise InputError(
-            f"Version {first.version} of {first.model} is listed already.", advice="Pack with another --version."
-        )
-    if first.release_number < repository.next_release_number(first.model):
-        raise InputError(
-            f"Release number {first.release_number} of {first.model} is not above all earlier ones.",
-            advice=f"Pack with --release-number {repository.next_release_number(first.model)} or higher.",
-        )
-
-
-def _set_floors(signed: Targets, repository: Repository, wanted: Mapping[str, int]) -> None:
-    merged = dict(repository.floors)
-    for model, floor in wanted.items():
-        if floor < merged.get(model, 0):
-            raise InputError(
-                f"The floor of {model} is {merged[model]} and cannot go down to {floor}.",
-                advice="A floor only rises: it keeps releases away that must never run again.",
-            )
-        merged[check_name("model", model)] = floor
-    if merged:
-        signed.unrecognized_fields[FLOOR_FIELD] = dict(sorted(merged.items()))
-
-
-def _withdraw(signed: Targets, in_use: InUse, keep: int) -> None:
-    if keep < 1:
-        raise InputError("--keep must be at least 1.", advice="Keep the release that is being published.")
-    customs = customs_of(signed)
-    for model in {custom.model for custom in customs.values()}:
-        numbers = sorted({c.release_number for c in customs.values() if c.model == model}, reverse=True)
-        kept = set(numbers[:keep]) | {number for name, number in in_use if name == model}
-        for path, custom in customs.items():
-            if custom.model == model and custom.release_number not in kept:
-                del signed.targets[path]

@@ -99,7 +99,7 @@ def sign(
     """Sign the metadata in FOLDER (a release, or a repository whose root lacks a signature) after checking it."""
     from exporter.keys import load_key
     from exporter.release import sign_release, summarise
-    from exporter.repository import metadata_files
+    from exporter.tuf_files import metadata_files
 
     loaded = [load_key(path, passphrase_source(path, passphrase_file, passphrase)) for path in key_files]
     names = sign_release(folder, loaded)

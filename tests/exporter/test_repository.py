@@ -16,7 +16,8 @@ from edge_runtime.contract.release import choose_target
 from edge_runtime.errors import InputError, TrustError
 from exporter.keys import create_key
 from exporter.release import adopt_release, prepare_release, sign_release, summarise
-from exporter.repository import MAX_TARGETS, create_repository, load_repository, metadata_files, renew_root
+from exporter.repository import MAX_TARGETS, create_repository, load_repository, renew_root
+from exporter.tuf_files import metadata_files
 
 
 @pytest.fixture

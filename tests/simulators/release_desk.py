@@ -9,7 +9,8 @@ from simulators.tiny_build import tiny_model, tiny_provenance
 
 from exporter.keys import ReleaseKey, create_key
 from exporter.packing import pack_model
-from exporter.release import InUse, ReleaseSummary, prepare_release, sign_release
+from exporter.release import ReleaseSummary, prepare_release, sign_release
+from exporter.release_rules import InUse
 from exporter.repository import Repository, create_repository, load_repository
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
