@@ -1,0 +1,128 @@
+"""The benchmarks' timer, results and page behave; no time is asserted."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from benchmarks import harness
+from benchmarks.__main__ import NAMES, main
+from benchmarks.document import PAGE, page
+from benchmarks.machine import describe_code, describe_machine
+from benchmarks.timing import Side, Timing, take_turns
+
+
+@pytest.fixture
+def report() -> harness.Report:
+    report = harness.Report("forest", "How fast?", quick=False)
+    report.figure("speed", 312.4, "x", at_least=300)
+    report.figure("size", 0.31, "MB", at_most=0.3)
+    report.figure("rows", 10_000, "")
+    report.table("By set", ("set", "AUC"), [["cmapss | all", 0.9991], ["smd", None]])
+    report.timings([Timing("one row", 1, 200, (2e-5, 3e-5, 1e-5))])
+    report.note("A note.")
+    return report
+
+
+def test_sides_take_turns_and_no_call_sees_the_same_number():
+    seen: list[tuple[str, int]] = []
+    sides = [Side("a", lambda k: seen.append(("a", k)), calls=2), Side("b", lambda k: seen.append(("b", k)))]
+    timings = take_turns(sides, repeats=3, warmups=1)
+    assert [len(timings[name].seconds) for name in "ab"] == [3, 3]
+    assert len({k for _, k in seen}) == len(seen) == 4 * 3
+    order = [name for name, _ in seen]
+    assert order[3:6] == ["a", "a", "b"]  # the first timed repeat
+    assert order[6:9] == ["b", "a", "a"]  # the next one, the other way round
+
+
+def test_sides_of_one_name_or_none_are_refused():
+    with pytest.raises(ValueError, match="different names"):
+        take_turns([Side("a", print), Side("a", print)], repeats=1)
+    with pytest.raises(ValueError, match="at least one"):
+        take_turns([], repeats=1)
+
+
+def test_a_timing_is_the_median_and_keeps_every_repeat():
+    timing = Timing("batch", 10, 1, (5.0, 1.0, 2.0))
+    assert timing.median == 2.0
+    assert timing.per_item == 0.2
+    assert timing.to_dict()["repeats"] == [5.0, 1.0, 2.0]
+
+
+def test_a_result_says_machine_code_and_whether_goals_are_met(report: harness.Report):
+    result = json.loads(json.dumps(report.to_dict()))
+    assert [figure["met"] for figure in result["figures"]] == [True, False, None]
+    assert result["machine"]["cores"] >= 1
+    assert result["machine"]["libraries"]["numpy"]
+    assert set(result["code"]) == {"commit", "dirty"}
+    assert 0 <= result["others_cpu_share"] <= 1
+
+
+def test_a_figure_that_is_no_number_meets_no_goal(report: harness.Report):
+    report.figure("AUC", float("nan"), "", at_least=0.9)
+    assert report.to_dict()["figures"][-1]["met"] is False
+
+
+def test_results_are_written_read_back_and_shown(report: harness.Report, tmp_path):
+    path = harness.write_result(report.to_dict(), tmp_path)
+    assert path.name == "forest.json"
+    (result,) = harness.read_results(tmp_path)
+    text = harness.readable(result)
+    assert "at least 300" in text
+    assert "MISSED" in text
+    assert "A note." in text
+    markdown = page([result])
+    assert "`python -m benchmarks forest`" in markdown
+    assert "cmapss \\| all" in markdown
+    (tmp_path / "other.json").write_text(path.read_text())
+    with pytest.raises(ValueError, match=r"other\.json"):
+        harness.read_results(tmp_path)
+
+
+def test_a_quick_result_never_replaces_a_committed_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(harness, "QUICK_RESULTS", tmp_path / "quick")
+    result = harness.Report("forest", "How fast?", quick=True).to_dict()
+    assert harness.write_result(result).parent == tmp_path / "quick"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, "-"), ("a", "a"), (12_340, "12,340"), (0.00012345, "0.0001234"), (1672.4, "1,672"), (1.0, "1")],
+)
+def test_numbers_are_written_for_people(value: Any, text: str):
+    assert harness.number(value) == text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_script_asks_one_question(name: str):
+    script = importlib.import_module(f"benchmarks.{name}")
+    assert script.QUESTION.endswith(".")
+    assert callable(script.run)
+
+
+def test_the_command_lists_what_there_is_and_refuses_the_rest():
+    listed = CliRunner().invoke(main, ["--list"])
+    assert listed.exit_code == 0
+    assert [line.split()[0] for line in listed.stdout.splitlines()] == list(NAMES)
+    assert CliRunner().invoke(main, ["speed"]).exit_code == 2
+
+
+def test_machine_and_code_name_no_person_or_host():
+    text = json.dumps([describe_machine(), describe_code()])
+    import getpass
+    import socket
+
+    assert socket.gethostname() not in text
+    assert f'"{getpass.getuser()}"' not in text
+
+
+def test_the_page_is_what_the_results_say():
+    results = harness.read_results()
+    assert {result["benchmark"] for result in results} <= set(NAMES)
+    assert not any(result["quick"] for result in results)
+    if results:
+        assert PAGE.read_text("utf-8") == page(results), "run: python -m benchmarks.document"
