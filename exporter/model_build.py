@@ -9,14 +9,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from edge_runtime.contract.manifest import Regimes, Signal, Threshold
 from edge_runtime.contract.window import WindowRule
+from exporter.config import ModelSpec
+from exporter.errors import TelemetryError
+
+if TYPE_CHECKING:
+    from exporter.building import Group
+    from exporter.dataset import Device, Fleet
 
 Progress = Callable[[str, float], None]
+# A cohort gets a model of its own from here on (contract, Calibration).
+FEWEST_DEVICES = 10
+FEWEST_HEALTHY_WINDOWS = 1_000
 BuiltPrecision = Literal["fp32", "codebook8"]
 
 
@@ -91,3 +101,108 @@ class Build:
     timings: Mapping[str, float] = field(default_factory=dict)
     devices: Mapping[str, int] = field(default_factory=dict)
     readings: int = 0
+
+
+def build_models(spec: ModelSpec, *, progress: Progress | None = None) -> Build:
+    """Build the default model and one per cohort with enough data.
+
+    Steps: read the telemetry, hold devices out, cut windows, then for each group train, convert, prove and measure.
+    Nothing is written.
+
+    Args:
+        spec: The settings.
+        progress: Called with a step's name and the share of it that is done.
+
+    Returns:
+        The models, the default one first, and what there is to say about the data.
+
+    Raises:
+        TelemetryError: The data cannot be used, or cannot support the alarm rate of the default model.
+        SpecError: A setting does not fit the data.
+        ConversionError: A model that cannot be converted.
+    """
+    # Training libraries take a second to import, and the types above are needed without them.
+    from exporter.building import build_group
+    from exporter.dataset import read_fleet
+    from exporter.holdout import split_devices
+
+    report = progress or _silent
+    timings: dict[str, float] = {}
+    began = time.perf_counter()
+    report("read telemetry", 0.0)
+    fleet = read_fleet(spec.data)
+    trained_on, held_out = split_devices(spec.train, fleet.devices)
+    timings["read"] = time.perf_counter() - began
+    report("read telemetry", 1.0)
+    notes = list(fleet.notes)
+    models: list[BuiltModel] = []
+    groups = list(_groups(spec, fleet, trained_on, held_out, notes))
+    for number, group in enumerate(groups):
+        name = group.cohort or "default"
+        report(f"model {name}", number / len(groups))
+        try:
+            model, seconds = build_group(spec, group, labelled=fleet.labelled)
+        except TelemetryError as error:
+            if group.cohort is None:
+                raise
+            notes.append(f"Cohort {name!r} uses the default model: {error.message}")
+            continue
+        models.append(model)
+        for step, value in seconds.items():
+            timings[step] = timings.get(step, 0.0) + value
+        report(f"model {name}", (number + 1) / len(groups))
+    return Build(
+        models=tuple(models),
+        notes=tuple(notes),
+        data_digest=fleet.digest,
+        timings={step: round(value, 3) for step, value in timings.items()},
+        devices={"trained": len(trained_on), "held_out": len(held_out)},
+        readings=sum(device.timestamps_ms.size for device in fleet.devices),
+    )
+
+
+def _silent(_step: str, _share: float) -> None:
+    """Report progress to nobody."""
+
+
+def _groups(
+    spec: ModelSpec,
+    fleet: Fleet,
+    trained_on: tuple[Device, ...],
+    held_out: tuple[Device, ...],
+    notes: list[str],
+) -> Iterator[Group]:
+    """Yield the groups of devices that get a model; adds a note for each cohort that does not."""
+    import numpy as np
+
+    from exporter.building import Group
+    from exporter.dataset import HEALTHY
+    from exporter.window_sets import cut_windows, window_rule
+
+    rule = window_rule(spec.window, trained_on)
+    windows = cut_windows(trained_on, rule)
+    judged = cut_windows(held_out or trained_on[:1], rule)
+    if not held_out:
+        judged = judged.take(np.zeros(len(judged), bool))
+        notes.append("Nothing was held out, so nothing was measured on devices that the model has not seen.")
+    if not len(windows):
+        raise TelemetryError(
+            f"No device has {rule.minimum_readings} readings in {rule.slots} slots of {rule.interval_ms / 1000:g} s.",
+            advice="Lower window.minimum_readings, or widen window.interval_seconds.",
+        )
+    yield Group(None, windows, judged)
+    names = sorted({device.cohort for device in fleet.devices if device.cohort is not None})
+    if not spec.release.cohorts or len(names) < 2:
+        return  # one cohort alone is what the default model is trained on
+    for name in names:
+        members = [number for number, device in enumerate(trained_on) if device.cohort == name]
+        own = windows.of_devices(members)
+        healthy = int(np.count_nonzero(own.labels == HEALTHY)) if fleet.labelled else len(own)
+        if len(members) < FEWEST_DEVICES or healthy < FEWEST_HEALTHY_WINDOWS:
+            notes.append(
+                f"Cohort {name!r} uses the default model: {len(members)} devices and {healthy:,} healthy windows; "
+                f"a model of its own needs {FEWEST_DEVICES} and {FEWEST_HEALTHY_WINDOWS:,}."
+            )
+            continue
+        others = [number for number, device in enumerate(held_out) if device.cohort == name]
+        yield Group(name, own, judged.of_devices(others))
