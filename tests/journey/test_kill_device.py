@@ -1,0 +1,108 @@
+"""SIGKILL of the device's process at random moments: every result is stored once, and the active bundle is whole.
+
+After each kill the whole file is fed again. A twin that nobody disturbs gets the same file; in the end the server
+must hold the same of both.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from pathlib import Path
+
+from journey.killing import (
+    Tally,
+    assert_whole,
+    feed,
+    kill_at_work,
+    kill_scoring,
+    start,
+    working_seconds,
+)
+from journey.stack import Stack, run
+from journey.stored import assert_stored_once, stored
+from journey.telemetry import write_readings
+
+SYNC_KILLS, SCORE_KILLS, UPLOAD_KILLS = 16, 20, 16
+DEVICES = 4
+# Few records a request, so that there are many moments between two of them.
+BATCH = ("--batch-records", "4")
+
+
+def test_killed_while_syncing(stack: Stack, tmp_path: Path, dice: random.Random) -> None:
+    """Each finished sync is followed by the roll-out of another release, so that there always is one to fetch."""
+    readings = write_readings(tmp_path / "readings.csv", seed=1, count=600)
+    line = stack.line("pumps", "kills")
+    stack.enrol(tmp_path / "twin", line)
+    seconds = working_seconds("sync", tmp_path / "twin")
+    home = tmp_path / "device"
+    device_id = stack.enrol(home, line)
+    wanted, tally, seen = 1, Tally(), []
+    while tally.landed < SYNC_KILLS and tally.tried < 4 * SYNC_KILLS:
+        if assert_whole(home) == wanted:
+            wanted = wanted % 3 + 1
+            stack.roll_out("kills", "pumps", wanted)
+        before = assert_whole(home)
+        kill_at_work(tally, dice, 1.3 * seconds, "sync", home)  # some finish: then there is another to fetch
+        after = assert_whole(home)
+        assert after in (before, wanted), "neither the old bundle nor the new one"
+        seen.append((before, after))
+        if after is not None:
+            feed(home, readings)
+    print(tally, seen)
+    assert tally.landed >= SYNC_KILLS
+    assert any(before == after for before, after in seen), "no kill came before the pointer was flipped"
+    run("edge-runtime", "sync", "--home", home)
+    assert assert_whole(home) == wanted
+    assert len(list((home / "slots").iterdir())) <= 2
+    feed(home, readings)
+    run("edge-runtime", "upload", "--home", home)
+    assert_stored_once(stack, device_id)
+    sums = stored(stack, device_id).sums
+    assert sums["windows"] + sums["warming_up"] == 600, "a reading was scored twice or not at all"
+
+
+def test_killed_while_scoring_and_uploading(stack: Stack, tmp_path: Path, dice: random.Random) -> None:
+    line = stack.line("pumps", "stable")
+    scoring, uploading = Tally(), Tally()
+    for number in range(DEVICES):
+        readings = write_readings(tmp_path / f"{number}.csv", seed=number)
+        twin, home = tmp_path / f"twin-{number}", tmp_path / f"device-{number}"
+        twin_id, device_id = stack.enrol(twin, line), stack.enrol(home, line)
+        for each in (twin, home):
+            run("edge-runtime", "sync", "--home", each)
+        first_verdict = _seconds_to_first_verdict(twin, readings)
+        feed(twin, readings)
+        upload_seconds = working_seconds("upload", twin, *BATCH)
+        enough = (number + 1) * SCORE_KILLS // DEVICES
+        while scoring.landed < enough and scoring.tried < 3 * SCORE_KILLS:
+            kill_scoring(scoring, dice, first_verdict, home, readings)
+            if dice.random() < 0.4:
+                kill_at_work(uploading, dice, upload_seconds, "upload", home, *BATCH)
+        feed(home, readings)
+        enough = (number + 1) * UPLOAD_KILLS // DEVICES
+        while uploading.landed < enough and uploading.tried < 3 * UPLOAD_KILLS:
+            kill_at_work(uploading, dice, upload_seconds / 2, "upload", home, *BATCH)
+            feed(home, readings)
+        run("edge-runtime", "upload", "--home", home)
+        assert_whole(home)
+        assert_stored_once(stack, device_id)
+        expected, found = stored(stack, twin_id), stored(stack, device_id)
+        assert sum(expected.anomalies.values()) > 20
+        assert found == expected
+        assert found.gaps == 0
+    print("scoring", scoring, "uploading", uploading)
+    assert scoring.landed >= SCORE_KILLS
+    assert uploading.landed >= UPLOAD_KILLS
+    assert scoring.landed - scoring.before_work >= SCORE_KILLS / 3, "too few kills met the scoring itself"
+
+
+def _seconds_to_first_verdict(home: Path, readings: Path) -> float:
+    begun = time.monotonic()
+    with start("score", home, "--input", readings) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        seconds = time.monotonic() - begun
+        process.stdout.read()
+        assert process.wait(60) == 0
+    return seconds
