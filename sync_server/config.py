@@ -100,7 +100,7 @@ def _from_file(path: Path, required: bool) -> Mapping[str, object]:
     """Read the TOML file's settings; an absent file is empty unless it was named."""
     try:
         document = tomllib.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         if not required:
             return {}
         raise InputError(f"The configuration file {path} does not exist.", advice="Check --config.") from error

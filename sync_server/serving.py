@@ -86,11 +86,11 @@ def _listen(config: ServerConfig) -> socket.socket:
         try:
             family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
             return socket.create_server((config.host, config.port), family=family, backlog=2048)
-        except socket.gaierror as error:
-            raise TransportError(
-                f"The host {config.host} is not known here.", advice="Give --host an address of this machine."
-            ) from error
         except OSError as error:
+            if (error.errno or 0) < 0:  # getaddrinfo's own numbers
+                raise TransportError(
+                    f"The host {config.host} is not known here.", advice="Give --host an address of this machine."
+                ) from error
             if error.errno != errno.EADDRINUSE:
                 raise TransportError(
                     f"Port {config.port} on {config.host} cannot be used: {os.strerror(error.errno or 0)}.",

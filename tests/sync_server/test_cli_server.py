@@ -1,0 +1,272 @@
+"""The command line: settings, clear sentences and exit codes, and a real server that starts, stops and is killed."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from unittest import mock
+
+import pytest
+from click.testing import CliRunner
+from simulators.bundles import SmallBundle
+from simulators.release_engineer import ReleaseEngineer
+from urllib3.filepost import encode_multipart_formdata
+
+from edge_runtime.errors import InputError, StorageError
+from sync_server.cli import COMMANDS, group, run_command
+from sync_server.config import ServerConfig, load_config
+from sync_server.embedded_postgres import EmbeddedPostgres
+from sync_server.migrations import migrate
+from sync_server.repository.online_key import load_or_create, public_pem
+
+SERVER = [sys.executable, "-m", "sync_server"]
+
+
+def _environment(**more: str) -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if k != "DATABASE_URL" and not k.startswith("SYNC_SERVER_")}
+    return {**kept, **more}
+
+
+@contextmanager
+def serving(folder: Path, *words: str, **environ: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """Run a real server; yields its address and process, and stops it if it still runs."""
+    command = [*SERVER, "run", "--data-dir", str(folder), "--port", "0", "--json", *words]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=_environment(**environ))
+    with process:
+        assert process.stdout
+        line = process.stdout.readline()
+        assert line, "the server printed no address"
+        yield json.loads(line)["address"], process
+        if process.poll() is None:
+            process.terminate()
+        process.wait(30)
+
+
+def run(*words: str, code: int = 0, **environ: str) -> tuple[str, str]:
+    """Run a command and return stdout and stderr; ``run`` in a process of its own, since it takes over signals."""
+    if words[0] == "run":
+        command = [*SERVER, *words]
+        done = subprocess.run(command, capture_output=True, text=True, env=_environment(**environ), timeout=60)
+        assert done.returncode == code, done.stderr
+        return done.stdout.strip(), done.stderr.strip()
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        mock.patch.dict(os.environ, _environment(**environ), clear=True),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        assert run_command(list(words)) == code, err.getvalue()
+    return out.getvalue().strip(), err.getvalue().strip()
+
+
+def get(url: str) -> int:
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+
+
+def test_settings_in_their_order(tmp_path: Path) -> None:
+    assert load_config(environ={}).port == 8080
+    (tmp_path / "server.toml").write_text("port = 1\nthreads = 3\nworkers = 7\n")
+    environ = {"SYNC_SERVER_PORT": "2", "SYNC_SERVER_THREADS": "4", "DATABASE_URL": "postgresql://a/b"}
+    config = load_config(data_dir=tmp_path, environ=environ, port=3, host=None)
+    assert (config.port, config.threads, config.workers) == (3, 4, 7)
+    assert config.database_url == "postgresql://a/b"
+    assert config.data_dir == tmp_path
+    assert ServerConfig(host="::1", port=5).address == "http://[::1]:5"
+    assert ServerConfig(public_url="https://x.example/").address == "https://x.example"
+
+
+@pytest.mark.parametrize(
+    ("text", "environ", "sentence"),
+    [
+        ("port = 'x'", {}, "no whole number"),
+        ("prot = 1", {}, "no setting"),
+        ("data_dir = 'x'", {}, "no setting"),
+        ("port =", {}, "cannot be read"),
+        ("", {"SYNC_SERVER_PORT": "70000"}, "does not exist"),
+        ("", {"SYNC_SERVER_THREADS": "0"}, "at least 1"),
+        ("public_url = 'ftp://x'", {}, "no web address"),
+        ("database_owner_url = 'postgresql://x/y'", {}, "database_url is not"),
+    ],
+)
+def test_settings_that_make_no_sense(text: str, environ: dict[str, str], sentence: str, tmp_path: Path) -> None:
+    (tmp_path / "server.toml").write_text(text)
+    with pytest.raises(InputError, match=sentence):
+        load_config(data_dir=tmp_path, environ=environ)
+
+
+def test_a_named_file_must_exist(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        load_config(file=tmp_path / "none.toml", environ={})
+
+
+def test_help_names_every_command_and_loads_nothing_heavy() -> None:
+    shown = CliRunner().invoke(group, ["--help"]).output
+    assert all(name in shown for name in COMMANDS)
+    program = "import sys, sync_server.cli; print([m for m in ('flask', 'sqlalchemy', 'tuf', 'gunicorn') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    for name in COMMANDS:
+        assert CliRunner().invoke(group, [name, "--help"]).exit_code == 0
+
+
+def test_a_life_of_a_server(tmp_path: Path) -> None:
+    with serving(tmp_path, "--workers", "2") as (url, process):
+        assert get(f"{url}/health") == 200
+        assert get(f"{url}/health/ready") == 200
+        token, _ = run("token", "create", "--data-dir", str(tmp_path), "--kind", "publisher", "--name", "bot")
+        assert token.startswith("st_pub_")
+        request = urllib.request.Request(f"{url}/api/publish", headers={"Authorization": f"Bearer {token}"})
+        with urllib.request.urlopen(request) as answer:
+            assert json.load(answer)["targets_version"] is None
+        run("token", "revoke", "1", "--data-dir", str(tmp_path))
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(request)
+        with caught.value as refusal:
+            assert json.load(refusal)["code"] == "token_revoked"
+        word = tmp_path / "password"
+        word.write_text("a long enough password\n")
+        run("operator", "create", "alice", "--password-file", str(word), "--data-dir", str(tmp_path))
+        listed = json.loads(run("token", "list", "--json", "--data-dir", str(tmp_path))[0])
+        assert [row["revoked_at"] is None for row in listed["tokens"]] == [False]
+        _, sentence = run("run", "--data-dir", str(tmp_path), "--port", "0", code=6)
+        assert "Another process already runs the database" in sentence
+        port = url.rpartition(":")[2]
+        _, sentence = run("run", "--data-dir", str(tmp_path / "other"), "--port", port, code=5)
+        assert f"Port {port} on 127.0.0.1 is in use" in sentence
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+    assert not (tmp_path / "postgres" / "cluster" / "postmaster.pid").exists()
+    # Without a server, commands start the database for their moment.
+    assert "bot" in run("token", "list", "--data-dir", str(tmp_path))[0]
+    assert json.loads(run("migrate", "--json", "--data-dir", str(tmp_path))[0])["schema"]
+
+
+def test_sentences_without_a_server(tmp_path: Path) -> None:
+    data = ("--data-dir", str(tmp_path))
+    _, sentence = run("enrolment", "create", "--model", "a", "--channel", "b", *data, code=3)
+    assert "exporter publish" in sentence
+    _, sentence = run("token", "revoke", "7", *data, code=3)
+    assert "no token 7" in sentence
+    word = tmp_path / "password"
+    word.write_text("short")
+    _, sentence = run("operator", "create", "alice", "--password-file", str(word), *data, code=3)
+    assert "5 characters" in sentence
+    _, sentence = run("operator", "create", "alice", "--password-file", str(tmp_path / "none"), *data, code=3)
+    assert "cannot be read" in sentence
+    _, sentence = run("token", "list", *data, code=6, DATABASE_URL="postgresql://a@127.0.0.1:1/b")
+    assert "cannot be reached" in sentence
+    _, sentence = run("run", "--port", "0", *data, code=6, DATABASE_URL="postgresql://a@127.0.0.1:1/b")
+    assert "cannot be reached" in sentence
+    _, sentence = run("run", "--host", "no.such.host.invalid", *data, code=5)
+    assert "not known here" in sentence
+    (tmp_path / "file").write_text("")
+    _, sentence = run("run", "--data-dir", str(tmp_path / "file" / "x"), "--port", "0", code=6)
+    assert "cannot be made" in sentence
+    assert run_command(["dance"]) == 2
+    shown = json.loads(run("token", "revoke", "7", "--json", *data, code=3)[0])
+    assert shown["error"] == "input"
+
+
+def test_the_online_key_is_made_once_and_kept_private(tmp_path: Path) -> None:
+    first, _ = run("online-key", "--data-dir", str(tmp_path))
+    assert first == run("online-key", "--data-dir", str(tmp_path))[0]
+    path = tmp_path / "keys" / "online.pem"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert public_pem(load_or_create(path)).strip() == first
+    path.chmod(0o644)
+    with pytest.raises(StorageError, match="read by other users"):
+        load_or_create(path)
+    path.chmod(0o600)
+    path.write_text("nonsense")
+    with pytest.raises(StorageError, match="cannot be used"):
+        load_or_create(path)
+
+
+def test_a_named_database_with_two_roles(tmp_path: Path) -> None:
+    with EmbeddedPostgres(tmp_path / "pg") as postgres:
+        environ = {"DATABASE_URL": postgres.app_url, "SYNC_SERVER_DATABASE_OWNER_URL": postgres.owner_url}
+        with serving(tmp_path / "data", **environ) as (url, _):
+            assert get(f"{url}/health/ready") == 200
+        assert not (tmp_path / "data" / "postgres").exists()
+        with pytest.raises(StorageError, match="changed nothing"):
+            migrate(postgres.app_url.replace("/stella?", "/postgres?"), app_role=None)
+
+
+def test_a_database_of_a_newer_program(tmp_path: Path) -> None:
+    import psycopg
+
+    with EmbeddedPostgres(tmp_path / "pg") as postgres:
+        migrate(postgres.owner_url, app_role="stella_app")
+        with psycopg.connect(postgres.owner_url.replace("+psycopg", "")) as connection:
+            connection.execute("UPDATE alembic_version SET version_num = '9999'")
+        with pytest.raises(StorageError, match="does not know"):
+            migrate(postgres.owner_url, app_role="stella_app")
+
+
+def _send(url: str, token: str, parts: dict[str, bytes]) -> None:
+    body, kind = encode_multipart_formdata({name: (name.rpartition("/")[2], data) for name, data in parts.items()})
+    headers = {"Content-Type": kind, "Authorization": f"Bearer {token}"}
+    try:
+        with urllib.request.urlopen(urllib.request.Request(f"{url}/api/publish", body, headers), timeout=20):
+            pass
+    except (urllib.error.URLError, OSError) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
+
+
+def test_killed_while_publishing(tmp_path: Path) -> None:
+    """SIGKILL at moments spread over a publish: afterwards the repository of before or of after, and a retry works."""
+    engineer = ReleaseEngineer(public_pem(load_or_create(tmp_path / "keys" / "online.pem")))
+    token, _ = run("token", "create", "--data-dir", str(tmp_path), "--kind", "publisher", "--name", "bot")
+    for release, delay in enumerate((0.02, 0.06, 0.15), start=1):
+        bundle = SmallBundle(version=f"v{release}", release_number=release).build()
+        root = engineer.sign_root() if release == 1 else {}
+        parts = {**root, **engineer.sign_targets(bundle)}
+        with serving(tmp_path) as (url, process):
+            sender = subprocess.Popen(
+                [sys.executable, "-c", _SENDER], stdin=subprocess.PIPE, env=_environment(URL=url, TOKEN=token)
+            )
+            assert sender.stdin
+            sender.stdin.write(json.dumps({name: data.hex() for name, data in parts.items()}).encode())
+            sender.stdin.close()
+            time.sleep(0.25 + delay)  # the sender needs about a quarter of a second to start
+            process.kill()
+            process.wait()
+            sender.wait(30)
+        with serving(tmp_path) as (url, _):
+            found = get(f"{url}/repository/metadata/{release}.targets.json")
+            assert found in (200, 404)
+            assert get(f"{url}/repository/metadata/timestamp.json") in ((200,) if release > 1 else (200, 404))
+            _send(url, token, parts)  # again, whether or not it had arrived
+            assert get(f"{url}/repository/metadata/{release}.targets.json") == 200
+            folder, _, name = bundle.path.rpartition("/")
+            assert get(f"{url}/repository/targets/{folder}/{bundle.digest}.{name}") == 200
+
+
+_SENDER = """
+import json, os, sys, urllib.request
+from urllib3.filepost import encode_multipart_formdata
+parts = {n: (n.rpartition("/")[2], bytes.fromhex(d)) for n, d in json.load(sys.stdin).items()}
+body, kind = encode_multipart_formdata(parts)
+headers = {"Content-Type": kind, "Authorization": "Bearer " + os.environ["TOKEN"]}
+try:
+    urllib.request.urlopen(urllib.request.Request(os.environ["URL"] + "/api/publish", body, headers), timeout=20).read()
+except OSError:
+    pass
+"""
