@@ -62,7 +62,7 @@ def _about_the_page() -> dict[str, object]:
 
 @blueprint.after_request
 def _keep_no_copy(response: Response) -> Response:
-    """Keep pages out of caches: they are one operator's, and old as soon as a device uploads. Static files may be kept."""
+    """Keep pages out of caches, unlike static files: they are one operator's, and soon old."""
     if response.mimetype == "text/html":
         response.headers.setdefault("Cache-Control", "no-store")
     return response

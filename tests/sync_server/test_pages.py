@@ -88,9 +88,9 @@ def test_answers_forbid_inline_code_and_caching(fleet: list[ServerDevice], log_i
     assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
     assert "unsafe-inline" not in answer.headers["Content-Security-Policy"]
     assert answer.headers["Cache-Control"] == "no-store"
-    sheet = browser.get("/static/style.css")
-    assert (sheet.status_code, sheet.mimetype) == (200, "text/css")
-    assert "url(" not in sheet.text
+    with browser.get("/static/style.css") as sheet:
+        assert (sheet.status_code, sheet.mimetype) == (200, "text/css")
+        assert "url(" not in sheet.text
     assert browser.get("/static/../pages.py").status_code == 404
 
 
