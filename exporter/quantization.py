@@ -1,10 +1,10 @@
 """codebook8: a forest whose thresholds and leaf values take at most 256 values each, so that it deflates better.
 
 Affine 8-bit inputs destroy heavy-tailed signals: a step of max / 255 is wider than all that is normal. So the levels
-come from the forest: per feature, the thresholds in order are cut into 256 groups of equal size, which moves each past
-the fewest neighbours whatever its scale. All of a group become the shortest float32 in its reach, the one with the
-most zero bits at the end: deflate makes nothing of 256 levels as such, and much of bytes that are zero. Tensors stay
-float32, and the graph stays what it was.
+come from the forest: per feature, its thresholds are grouped by Lloyd's algorithm on asinh((x - median) / spread), a
+scale that is even where the thresholds lie dense and logarithmic in the tails. All of a group become the shortest
+float32 in its reach, the one with the most zero bits at the end: deflate makes nothing of 256 levels as such, and much
+of bytes that are zero. Tensors stay float32, and the graph stays what it was.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ import numpy.typing as npt
 from exporter.graph.forest import PathForest
 
 LEVELS = 256
-# How far into the gap to its neighbours a group's level may lie: at most halfway, or levels could meet.
-REACH = 0.125
-# Lloyd's algorithm in one dimension has settled on leaf values after a handful of rounds.
-LLOYD_ROUNDS = 12
+# How far a level may lie from its group, on the asinh scale: a thousandth, at most .4 of the gap to the next group.
+# On cmapss FD004 this gave .10 % flips and a rank correlation of .99995; levels at equal ranks gave .20 % and .99987.
+TOLERANCE = 0.001
+REACH = 0.4
+# Lloyd's algorithm in one dimension hardly moves after these many rounds.
+LLOYD_ROUNDS = 40
 
 
 def codebook8(trees: PathForest) -> PathForest:
@@ -29,25 +31,10 @@ def codebook8(trees: PathForest) -> PathForest:
     inner = ~trees.leaves
     for feature in np.unique(trees.features[inner]).tolist():
         chosen = inner & (trees.features == feature)
-        splits[chosen] = _equal_groups(splits[chosen])
+        splits[chosen] = _threshold_levels(splits[chosen])
     lengths = trees.path_lengths.copy()
-    lengths[trees.leaves] = _nearest_levels(lengths[trees.leaves])
+    lengths[trees.leaves] = _leaf_levels(lengths[trees.leaves])
     return replace(trees, splits=splits, path_lengths=lengths)
-
-
-def _equal_groups(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Replace values by the medians of 256 groups of neighbours in rank; equal values stay equal."""
-    levels, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    if levels.size <= LEVELS:
-        return values
-    middle_rank = np.cumsum(counts) - counts / 2
-    group = (middle_rank * LEVELS / values.size).astype(np.int64)
-    starts = np.flatnonzero(np.r_[True, np.diff(group) != 0])
-    ends = np.r_[starts[1:], levels.size]
-    lowest, highest = levels[starts].astype(np.float64), levels[ends - 1].astype(np.float64)
-    room = np.r_[0.0, (lowest[1:] - highest[:-1]) * REACH, 0.0]  # none beyond the ends: they are the tails
-    shortest = shortest_between((lowest - room[:-1]).astype(np.float32), (highest + room[1:]).astype(np.float32))
-    return np.asarray(np.repeat(shortest, ends - starts)[place], np.float32)
 
 
 def shortest_between(low: npt.NDArray[np.float32], high: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -67,17 +54,42 @@ def shortest_between(low: npt.NDArray[np.float32], high: npt.NDArray[np.float32]
     return np.asarray(np.where((low <= 0) & (high >= 0), np.float32(0), found), np.float32)
 
 
-def _nearest_levels(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Replace values by 256 levels that minimise the squared error (Lloyd 1982), beginning at their quantiles."""
-    distinct, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    if distinct.size <= LEVELS:
-        return values
-    points, weights = distinct.astype(np.float64), counts.astype(np.float64)
-    levels = np.unique(np.quantile(points, np.linspace(0, 1, LEVELS)))
+def _threshold_levels(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return the thresholds of one feature as levels: (n,) to (n,)."""
+    points, place, counts = np.unique(values.astype(np.float64), return_inverse=True, return_counts=True)
+    low, middle, high = np.quantile(points, (0.25, 0.5, 0.75))
+    spread = (high - low) or max(float(np.abs(points - middle).max()), 1.0)
+    scaled = np.arcsinh((points - middle) / spread)
+    group = _lloyd(scaled, counts)
+    starts = np.flatnonzero(np.r_[True, np.diff(group) != 0])
+    ends = np.r_[starts[1:], points.size]
+    first, last = points[starts], points[ends - 1]
+    room = np.r_[np.inf, (first[1:] - last[:-1]) * REACH, np.inf]
+    nearest = np.minimum(np.abs(first - middle), np.abs(last - middle))
+    reach = TOLERANCE * np.hypot(spread, nearest)  # the derivative of spread * sinh(u)
+    centre, wide = (first + last) / 2, last - first > 2 * reach
+    lowest = np.where(wide, centre - reach, first - np.minimum(room[:-1], reach))
+    highest = np.where(wide, centre + reach, last + np.minimum(room[1:], reach))
+    levels = shortest_between(lowest.astype(np.float32), highest.astype(np.float32))
+    return np.asarray(np.repeat(levels, ends - starts)[place], np.float32)
+
+
+def _leaf_levels(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return leaf values as the means of their groups: (n,) to (n,)."""
+    points, place, counts = np.unique(values.astype(np.float64), return_inverse=True, return_counts=True)
+    group = _lloyd(points, counts)
+    means = np.bincount(group, points * counts) / np.maximum(np.bincount(group, counts), 1)
+    return np.asarray(means[group][place], np.float32)
+
+
+def _lloyd(points: npt.NDArray[np.float64], counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Group sorted points into at most 256 runs of small squared error (Lloyd 1982); a run each when they are few."""
+    if points.size <= LEVELS:
+        return np.arange(points.size)
+    levels = points[np.linspace(0, points.size - 1, LEVELS).round().astype(np.int64)]
     for _ in range(LLOYD_ROUNDS):
         nearest = np.searchsorted((levels[1:] + levels[:-1]) / 2, points)
-        total = np.bincount(nearest, weights, levels.size)
-        sums = np.bincount(nearest, weights * points, levels.size)
+        total = np.bincount(nearest, counts, LEVELS)
+        sums = np.bincount(nearest, counts * points, LEVELS)
         levels = np.sort(np.where(total > 0, sums / np.maximum(total, 1), levels))
-    nearest = np.searchsorted((levels[1:] + levels[:-1]) / 2, points)
-    return np.asarray(levels.astype(np.float32)[nearest][place], np.float32)
+    return np.searchsorted((levels[1:] + levels[:-1]) / 2, points)
