@@ -115,9 +115,9 @@ class Feed:
     def _copy(self) -> None:
         try:
             while not self._stopping:
+                chunk = self._read()
                 if self._turning:
                     self._turn_now()
-                chunk = self._read()
                 if chunk is None:
                     break
                 if chunk and not self._pass_on(chunk):

@@ -162,7 +162,8 @@ def refusal(transport: Transport, request: Request, answer: Answer) -> Transport
     said = _problem(answer)
     status = answer.status
     sentence = said.detail or said.title or _words(status, answer.headers.get("content-type", ""))
-    advice = said.advice or _ADVICE.get(status, "It is tried again; the server's log says more.")
+    asked_with_token = status not in (401, 403) or "Authorization" in request.headers
+    advice = said.advice or (_ADVICE.get(status, _LOG) if asked_with_token else _PROXY)
     retry_after = answer.headers.get("retry-after")
     return TransportError(
         f"{describe(transport, request)} was answered with {status}: {sentence.rstrip('.')}.",
@@ -183,6 +184,8 @@ def _words(status: int, media_type: str) -> str:
     )
 
 
+_LOG = "It is tried again; the server's log says more."
+_PROXY = "No token is needed for this: a proxy between may ask for a log-in; check the server's address."
 _ADVICE = {
     401: "The token was revoked or belongs to another server: enrol the device again with a new enrolment line.",
     403: "The token does not allow this; ask the operator of the server.",

@@ -220,7 +220,7 @@ PROBLEM = b'{"code": "token_revoked", "title": "No", "detail": "The token was re
     ("status", "headers", "body", "said", "advice"),
     [
         (401, {"Content-Type": "application/problem+json"}, PROBLEM, "The token was revoked", "Enrol again."),
-        (401, {}, b"", "the token is not accepted", "enrol the device again"),
+        (401, {}, b"", "the token is not accepted", "a proxy"),
         (500, {"Content-Type": "text/html; charset=utf-8"}, b"<html>", "a web page", "server's log"),
         (500, {"Content-Type": "application/problem+json"}, b"{", "could not do it", "server's log"),
         (404, {}, b"", "nothing under this address", "address"),
