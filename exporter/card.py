@@ -57,14 +57,15 @@ def model_card(model: BuiltModel, provenance: Provenance, *, name: str, version:
 
 
 def flatten(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Return nested figures as (name, text) rows, in their own order; lists of figures become their length.
+    """Return nested figures as (name, text) rows: plain ones first, then groups, each by name; long lists as lengths.
 
     Args:
         value: JSON-ready figures.
         prefix: What the names of this level begin with.
     """
     rows: list[tuple[str, str]] = []
-    for key, item in value.items():
+    # Sorted, so that figures that went through JSON make the same card.
+    for key, item in sorted(value.items(), key=lambda entry: (isinstance(entry[1], Mapping), entry[0])):
         name = f"{prefix}{key}".replace("_", " ")
         if isinstance(item, Mapping):
             rows += flatten(item, f"{name}: ")

@@ -175,7 +175,9 @@ def _remarks(report: Mapping[str, Any]) -> list[str]:
     seen: dict[str, list[str]] = {}
     for model in report["models"]:
         name = model["cohort"] or DEFAULT
-        for note in (*model["notes"], *(f"below a goal: {goal}" for goal in model["below_goals"])):
+        reason = model["parity"].get("reason")
+        chosen = [f"ships {model['precision']}: {reason}"] if reason else []
+        for note in (*model["notes"], *chosen, *(f"below a goal: {goal}" for goal in model["below_goals"])):
             seen.setdefault(note, []).append(name)
     return [*report["notes"], *(f"{', '.join(names)}: {note}" for note, names in seen.items())]
 

@@ -131,8 +131,8 @@ def test_verify_refuses_an_added_file(packed: PackedBundle, key: ReleaseKey) -> 
 
 
 def test_flatten_names_nested_figures() -> None:
-    assert flatten({"a": {"b_c": 1.23456, "none": None}, "n": [1, 2], "x": True}) == [
-        ("a: b c", "1.235"),
+    assert flatten({"x": True, "a": {"b_c": 1.23456, "none": None}, "n": [1, 2]}) == [
         ("n", "1, 2"),
         ("x", "True"),
+        ("a: b c", "1.235"),
     ]
