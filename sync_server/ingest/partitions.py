@@ -67,7 +67,7 @@ STATEMENTS: tuple[str, ...] = (
 def ensure_partitions(session: Session) -> int:
     """Make the partitions of this month and the next three, and return how many were missing.
 
-    Cheap when none is: sixteen catalogue look-ups and no lock. The server calls it at start and once a day.
+    Cheap when none is: sixteen catalogue look-ups and no lock. The server's upkeep calls it each minute.
     """
     statement = text("SELECT ensure_result_partitions(:months)")
     return int(session.execute(statement, {"months": MONTHS_AHEAD}).scalar_one())

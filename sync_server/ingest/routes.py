@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import logging
-from datetime import date
-
 from flask import Blueprint, Response, request
-from sqlalchemy.exc import DBAPIError
 
 from edge_runtime.contract import routes
 from edge_runtime.contract.result import MAX_BATCH_GZIP_BYTES, Batch, decode_batch
 from edge_runtime.errors import ContractError
 from sync_server.access.guard import current_actor, require_token
-from sync_server.db import get_database, session_scope, utc_now
+from sync_server.db import get_database
 from sync_server.devices.service import bearer_device
 from sync_server.errors import RequestError
 from sync_server.http import json_response
 from sync_server.ingest.body import read_body
-from sync_server.ingest.partitions import ensure_partitions
 from sync_server.ingest.service import store_batch
 
 blueprint = Blueprint("ingest", __name__)
-log = logging.getLogger(__name__)
 
 
 @blueprint.post(routes.RESULTS)
@@ -31,7 +25,6 @@ def results() -> Response:
     batch = _read_batch()
     actor = current_actor()
     answer = get_database().run(lambda session: store_batch(session, bearer_device(session, actor), batch))
-    _look_after_partitions()
     return json_response(answer.to_dict())
 
 
@@ -46,19 +39,3 @@ def _read_batch() -> Batch:
         return decode_batch(body)
     except ContractError as error:
         raise RequestError(400, "bad_batch", error.message, advice=error.advice) from error
-
-
-_partitions_seen: dict[str, date] = {}
-
-
-def _look_after_partitions() -> None:
-    """Once a day and process, make the months ahead; a failure is logged, the default partition takes the rows."""
-    today = utc_now().date()
-    if _partitions_seen.get("day") == today:
-        return
-    _partitions_seen["day"] = today
-    try:
-        with session_scope() as session:
-            ensure_partitions(session)
-    except DBAPIError as error:
-        log.warning("partitions for the months ahead were not made: %s", str(error.orig).strip())

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
+from click.testing import CliRunner
 from flask import Flask
 from flask.testing import FlaskClient
 from simulators.server_devices import ServerDevice, anomaly, enrolment_token
@@ -16,10 +17,12 @@ from sqlalchemy import select, text
 from edge_runtime.contract.enrolment import EnrolmentLine
 from edge_runtime.errors import ContractError, InputError
 from sync_server.access.models import AccessToken, AuditEntry
+from sync_server.commands.device import device as device_commands
 from sync_server.db import Database, utc_now
 from sync_server.devices.enrolment import create_enrolment, list_enrolments, revoke_enrolment
 from sync_server.devices.models import Device
 from sync_server.devices.service import revoke_device
+from sync_server.embedded_postgres import EmbeddedPostgres
 
 LINE = {
     "model": "engine", "channel": "stable", "uses": 2, "expires_days": 1, "url": "https://fleet.example:8443/",
@@ -218,3 +221,15 @@ def test_a_device_token_opens_only_its_own_doors(client: FlaskClient, database: 
     assert client.get("/api/anomalies", headers=device.headers()).status_code == 403
     with database.session() as session:
         assert session.get(Device, device.id).cohort == "north"
+
+
+def test_the_command_line_shuts_a_device_out(
+    client: FlaskClient, database: Database, postgres: EmbeddedPostgres
+) -> None:
+    device = ServerDevice.enrol(client, enrolment_token(database))
+    environment = {"DATABASE_URL": postgres.app_url}
+    known = CliRunner().invoke(device_commands, ["revoke", device.id, "--json"], env=environment)
+    assert (known.exit_code, known.output.strip()) == (0, f'{{"revoked": "{device.id}"}}')
+    assert device.report().json["code"] == "token_revoked"
+    unknown = CliRunner().invoke(device_commands, ["revoke", "0" * 32], env=environment)
+    assert isinstance(unknown.exception, InputError)
