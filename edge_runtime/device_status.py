@@ -20,9 +20,13 @@ from edge_runtime.freshness import expires_ms, is_stale
 from edge_runtime.home import Home
 from edge_runtime.identity import Identity
 from edge_runtime.outbox import Outbox
+from edge_runtime.scoring_status import scoring_status
 from edge_runtime.transport import Request, Transport, bearer, call
 from edge_runtime.update_outcome import load_outcome
 from edge_runtime.versions import runtime_versions
+
+# Enough to see a pattern in what the server refuses.
+SHOWN_REFUSALS = 5
 
 
 def status_fields(home: Home, identity: Identity, database: EdgeDatabase | None) -> dict[str, Any]:
@@ -71,6 +75,10 @@ def shown_fields(home: Home, identity: Identity, database: EdgeDatabase | None) 
         "channel": identity.channel,
         "home": str(home.path),
         **status_fields(home, identity, database),
+        "scoring": None if database is None else scoring_status(database),
+        "refused": []
+        if database is None
+        else [asdict(letter) for letter in Outbox(database).dead_letters(SHOWN_REFUSALS)],
         "metadata_expires_ms": expires_ms(home.trust),
         "last_update_message": last.message if last is not None else None,
         "damage": damage or None,

@@ -19,111 +19,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
+from edge_runtime.edge_schema import APPLICATION_ID, DDL, SCHEMA_VERSION
 from edge_runtime.errors import StorageError
 
-SCHEMA_VERSION = 1
-# "StEd" in ASCII: tells `file` and us that this database is a device's (sqlite.org/pragma.html#pragma_application_id).
-APPLICATION_ID = 0x53744564
 # An uploader and a scorer share the file and hold it for milliseconds; more than this means a stuck process.
 BUSY_TIMEOUT_MS = 10_000
 # The write-ahead log is cut back to this after a checkpoint, so that one burst does not keep its disk space.
 WAL_LIMIT_BYTES = 4 * 1024 * 1024
 # 1 MiB of page cache: the working set is the newest window and the tail of the outbox (device target: < 100 MB).
 CACHE_KIB = 1024
-
-_DDL = (
-    # The readings that later windows can still see; cells are float32 LE in the order of scoring_state.layout.
-    """
-    CREATE TABLE recent_reading (
-        timestamp_ms INTEGER PRIMARY KEY,
-        cells BLOB NOT NULL
-    ) STRICT
-    """,
-    # The marks. `revision` grows with every scoring transaction, so that a second process notices the first.
-    """
-    CREATE TABLE scoring_state (
-        only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
-        revision INTEGER NOT NULL,
-        bundle TEXT,
-        layout TEXT,
-        highest_timestamp_ms INTEGER,
-        highest_clock_ms INTEGER
-    ) STRICT
-    """,
-    """
-    CREATE TABLE stream (
-        only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
-        id TEXT NOT NULL,
-        next_sequence INTEGER NOT NULL,
-        records INTEGER NOT NULL,
-        bytes INTEGER NOT NULL
-    ) STRICT
-    """,
-    # `sent` is set before a record leaves: one that the server may hold is never merged into another.
-    """
-    CREATE TABLE outbox (
-        sequence INTEGER PRIMARY KEY,
-        kind TEXT NOT NULL,
-        observed_at_ms INTEGER NOT NULL,
-        sent INTEGER NOT NULL DEFAULT 0,
-        body TEXT NOT NULL
-    ) STRICT
-    """,
-    "CREATE INDEX outbox_unsent ON outbox (sequence) WHERE sent = 0",
-    # Counting 20,000 rows at every append would cost more than the append.
-    """
-    CREATE TRIGGER outbox_grew AFTER INSERT ON outbox BEGIN
-        UPDATE stream SET records = records + 1, bytes = bytes + length(CAST(NEW.body AS BLOB));
-    END
-    """,
-    """
-    CREATE TRIGGER outbox_shrank AFTER DELETE ON outbox BEGIN
-        UPDATE stream SET records = records - 1, bytes = bytes - length(CAST(OLD.body AS BLOB));
-    END
-    """,
-    """
-    CREATE TRIGGER outbox_changed AFTER UPDATE OF body ON outbox BEGIN
-        UPDATE stream SET bytes = bytes - length(CAST(OLD.body AS BLOB)) + length(CAST(NEW.body AS BLOB));
-    END
-    """,
-    """
-    CREATE TABLE dead_letter (
-        number INTEGER PRIMARY KEY AUTOINCREMENT,
-        stream TEXT NOT NULL,
-        sequence INTEGER NOT NULL,
-        kind TEXT NOT NULL,
-        reason TEXT NOT NULL,
-        detail TEXT NOT NULL,
-        refused_at_ms INTEGER NOT NULL,
-        body TEXT NOT NULL
-    ) STRICT
-    """,
-    """
-    CREATE TABLE open_summary (
-        bundle TEXT NOT NULL,
-        period_start_ms INTEGER NOT NULL,
-        counts TEXT NOT NULL,
-        PRIMARY KEY (bundle, period_start_ms)
-    ) STRICT, WITHOUT ROWID
-    """,
-    """
-    CREATE TABLE open_incident (
-        only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
-        bundle TEXT NOT NULL,
-        started_at_ms INTEGER NOT NULL,
-        windows INTEGER NOT NULL,
-        highest_anomaly_score REAL NOT NULL,
-        healthy_run INTEGER NOT NULL,
-        last_stored_ms INTEGER NOT NULL
-    ) STRICT
-    """,
-    """
-    CREATE TABLE counter (
-        name TEXT PRIMARY KEY,
-        value INTEGER NOT NULL
-    ) STRICT, WITHOUT ROWID
-    """,
-)
 
 
 class EdgeDatabase:
@@ -250,7 +154,7 @@ class EdgeDatabase:
                     advice="Choose another home folder.",
                     path=str(self.path),
                 )
-            for statement in _DDL:
+            for statement in DDL:
                 sql.execute(statement)
             sql.execute("INSERT INTO scoring_state (only_row, revision) VALUES (1, 0)")
             sql.execute("INSERT INTO stream VALUES (1, ?, 1, 0, 0)", (new_stream_id(),))

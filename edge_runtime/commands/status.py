@@ -38,8 +38,10 @@ def _lines(fields: dict[str, Any]) -> list[str]:
         ("active", _slot(fields["active"])),
         ("previous", _slot(fields["previous"])),
         ("trust", _trust(fields)),
+        ("scoring", _scoring(fields["scoring"])),
         ("outbox", _outbox(fields["outbox"])),
     ]
+    rows += [("refused", f"{letter['kind']}: {letter['detail']} ({letter['reason']})") for letter in fields["refused"]]
     last = fields["last_update"]
     if last is not None:
         reason = f" ({last['reason']})" if last["reason"] else ""
@@ -60,6 +62,17 @@ def _trust(fields: dict[str, Any]) -> str:
         return "nothing verified yet: run `edge-runtime sync`"
     moment = _day(fields["metadata_expires_ms"])
     return f"expired {moment}, results are marked stale" if fields["stale"] else f"verified, expires {moment}"
+
+
+def _scoring(scoring: dict[str, Any] | None) -> str:
+    if scoring is None or scoring["newest_reading_ms"] is None:
+        return "no readings yet"
+    incident = scoring["incident"]
+    newest = f"newest reading from {_day(scoring['newest_reading_ms'])}"
+    if incident is None:
+        return f"{newest}, no open incident"
+    score = incident["highest_anomaly_score"]
+    return f"{newest}, in an incident since {_day(incident['started_at_ms'])} (highest anomaly score {score:.4f})"
 
 
 def _outbox(outbox: dict[str, Any]) -> str:

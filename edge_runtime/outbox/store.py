@@ -10,50 +10,26 @@ dead letter), or the store is full (a gap record says so). Nothing else deletes:
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from edge_runtime.contract.checks import canonical
 from edge_runtime.contract.result import (
     MAX_BATCH_RECORDS,
-    RECORD_KINDS,
     AnyRecord,
     DetailValue,
     Event,
     Gap,
     Refusal,
     ResultsAnswer,
-    Summary,
 )
 from edge_runtime.edge_db import EdgeDatabase, count, new_stream_id
 from edge_runtime.outbox.renumber import renumbered
-from edge_runtime.outbox.room import StoredRecord, plan_room
-from edge_runtime.summaries import DAY_MS, merge_to_day
+from edge_runtime.outbox.writing import DEFAULT_LIMITS, OutboxLimits, append_records, decoded, encoded
 
 # Half digits compress to 45 %: this much JSON stays under the contract's 1 MiB of gzip with room to spare.
 LEASE_BYTES = 1_500_000
 REUSED = "sequence_reused"
-_KINDS = {kind.table: kind for kind in RECORD_KINDS}
-
-
-@dataclass(frozen=True, slots=True)
-class OutboxLimits:
-    """Bounds of what is kept on the device.
-
-    Attributes:
-        max_records: Records in the outbox: two years of hourly summaries.
-        max_bytes: Their size.
-        max_dead_letters: Refused records kept for a person to look at; the oldest go first.
-    """
-
-    max_records: int = 20_000
-    max_bytes: int = 16 * 1024 * 1024
-    max_dead_letters: int = 1_000
-
-
-DEFAULT_LIMITS = OutboxLimits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +83,25 @@ class OutboxState:
     oldest_ms: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A record that the server refused for good; it is kept for a person to look at.
+
+    Attributes:
+        kind: Table name of its kind.
+        reason: The server's short code.
+        detail: The server's sentence.
+        refused_at_ms: When, by the device's clock.
+        body: The record, as JSON.
+    """
+
+    kind: str
+    reason: str
+    detail: str
+    refused_at_ms: int
+    body: str
+
+
 class Outbox:
     """The outbox of one device.
 
@@ -152,7 +147,7 @@ class Outbox:
                 size += len(body.encode())
                 if taken and size > most_bytes:
                     break
-                taken.append(_decoded(sequence, kind, body))
+                taken.append(decoded(sequence, kind, body))
             if taken:
                 sql.execute("UPDATE outbox SET sent = 1 WHERE sequence <= ? AND sent = 0", (taken[-1].sequence,))
             return Lease(stream, tuple(taken), following if fresh is None else fresh)
@@ -228,6 +223,19 @@ class Outbox:
             (oldest,) = sql.execute("SELECT min(observed_at_ms) FROM outbox WHERE kind != 'gaps'").fetchone()
             return OutboxState(stream, following, records, size, dead, oldest)
 
+    def dead_letters(self, most: int = 20) -> tuple[DeadLetter, ...]:
+        """Return the newest records that the server refused, newest first.
+
+        Args:
+            most: At most this many.
+
+        Raises:
+            StorageError: The database cannot be read.
+        """
+        query = "SELECT kind, reason, detail, refused_at_ms, body FROM dead_letter ORDER BY number DESC LIMIT ?"
+        with self._database.reading() as sql:
+            return tuple(DeadLetter(*row) for row in sql.execute(query, (most,)))
+
     def _bury(self, sql: sqlite3.Connection, stream: str, refusals: Sequence[Refusal], now_ms: int) -> int:
         for refusal in refusals:
             sql.execute(
@@ -247,7 +255,7 @@ class Outbox:
 
     def _fork(self, sql: sqlite3.Connection, stream: str, reason: str, now_ms: int) -> str:
         rows = sql.execute("SELECT sequence, kind, body FROM outbox ORDER BY sequence").fetchall()
-        gaps = {sequence: _decoded(sequence, kind, body) for sequence, kind, body in rows if kind == Gap.table}
+        gaps = {sequence: decoded(sequence, kind, body) for sequence, kind, body in rows if kind == Gap.table}
         runs = [(gap.first_sequence, gap.last_sequence) for gap in gaps.values() if isinstance(gap, Gap)]
         numbers, following = renumbered([row[0] for row in rows], runs)
         # New numbers keep the order and never exceed the old ones, so that ascending updates cannot collide.
@@ -257,7 +265,7 @@ class Outbox:
             if isinstance(gap, Gap):
                 first = numbers.runs[gap.first_sequence]
                 moved = replace(gap, first_sequence=first, last_sequence=first + gap.count - 1)
-                sql.execute("UPDATE outbox SET body = ? WHERE sequence = ?", (_encoded(moved), numbers.records[old]))
+                sql.execute("UPDATE outbox SET body = ? WHERE sequence = ?", (encoded(moved), numbers.records[old]))
         new_stream = new_stream_id()
         sql.execute("UPDATE stream SET id = ?, next_sequence = ?", (new_stream, following))
         detail: dict[str, DetailValue] = {"old_stream": stream, "reason": reason, "records": len(rows)}
@@ -266,70 +274,5 @@ class Outbox:
         return new_stream
 
 
-def append_records(
-    sql: sqlite3.Connection, records: Iterable[AnyRecord], limits: OutboxLimits = DEFAULT_LIMITS
-) -> None:
-    """Number and store records inside the caller's transaction, and give way when the outbox is full.
-
-    Args:
-        sql: The connection of an open transaction.
-        records: Records whose ``sequence`` is 0.
-        limits: Bounds of the store.
-    """
-    if not _insert(sql, records):
-        return
-    stored, size = sql.execute("SELECT records, bytes FROM stream").fetchone()
-    if stored > limits.max_records or size > limits.max_bytes:
-        _make_room(sql, limits)
-
-
-def _insert(sql: sqlite3.Connection, records: Iterable[AnyRecord]) -> int:
-    (following,) = sql.execute("SELECT next_sequence FROM stream").fetchone()
-    rows = [
-        (following + offset, record.table, _moment(record), _encoded(record)) for offset, record in enumerate(records)
-    ]
-    if rows:
-        sql.executemany("INSERT INTO outbox (sequence, kind, observed_at_ms, body) VALUES (?, ?, ?, ?)", rows)
-        sql.execute("UPDATE stream SET next_sequence = ?", (following + len(rows),))
-    return len(rows)
-
-
-def _make_room(sql: sqlite3.Connection, limits: OutboxLimits) -> None:
-    rows = sql.execute("SELECT sequence, kind, body, sent FROM outbox ORDER BY sequence").fetchall()
-    plan = plan_room([_described(*row) for row in rows], max_records=limits.max_records, max_bytes=limits.max_bytes)
-    bodies = {sequence: body for sequence, _, body, _ in rows if sequence in plan.removed}
-    merged: list[AnyRecord] = []
-    for group in plan.merges:
-        summaries = [_decoded(number, Summary.table, bodies[number]) for number in group]
-        merged.append(merge_to_day([summary for summary in summaries if isinstance(summary, Summary)]))
-    gaps = [Gap(0, first, last, last - first + 1, reason) for first, last, reason in plan.runs]
-    sql.executemany("DELETE FROM outbox WHERE sequence = ?", [(number,) for number in sorted(plan.removed)])
-    _insert(sql, [*merged, *gaps])
-    count(sql, {"records_dropped": plan.dropped, "summaries_merged": sum(len(group) for group in plan.merges)})
-
-
-def _described(sequence: int, kind: str, body: str, sent: int) -> StoredRecord:
-    record = _decoded(sequence, kind, body) if kind in (Summary.table, Gap.table) else None
-    day = (record.bundle, record.period_start_ms // DAY_MS) if isinstance(record, Summary) else None
-    run = (record.first_sequence, record.last_sequence, record.reason) if isinstance(record, Gap) else None
-    return StoredRecord(sequence, kind, len(body.encode()), bool(sent), day, run)
-
-
 def _is_current(sql: sqlite3.Connection, stream: str) -> bool:
     return bool(sql.execute("SELECT id = ? FROM stream", (stream,)).fetchone()[0])
-
-
-def _encoded(record: AnyRecord) -> str:
-    fields = record.to_dict()
-    del fields["sequence"]  # the row's own number is the only one: a fork changes it
-    return canonical(fields).decode()
-
-
-def _decoded(sequence: int, kind: str, body: str) -> AnyRecord:
-    return _KINDS[kind].from_dict({"sequence": sequence, **json.loads(body)})
-
-
-def _moment(record: AnyRecord) -> int:
-    if isinstance(record, Gap):
-        return 0
-    return record.period_start_ms if isinstance(record, Summary) else record.observed_at_ms

@@ -21,6 +21,7 @@ from edge_runtime.outbox import Outbox
 from edge_runtime.reading_scorer import ReadingScorer
 from edge_runtime.readings import ReadingGroup, UnusableReadingError
 from edge_runtime.scoring_state import close_open_summaries, kept_readings
+from edge_runtime.scoring_status import scoring_status
 from edge_runtime.verdict import Verdict
 from edge_runtime.windows import gather, window_indices
 
@@ -99,6 +100,15 @@ def test_what_a_group_causes_is_recorded(database: EdgeDatabase, bundle: TinyBun
     assert dict(stored[-1].contributions).keys() == {"battery", "radio"}
     top = max(stored, key=lambda r: r.anomaly_score)
     assert dict(top.contributions)["battery"] == pytest.approx((3.0 - 0.1) / 2, rel=1e-5)
+
+
+def test_status_knows_how_far_scoring_is(database: EdgeDatabase, bundle: TinyBundle) -> None:
+    assert scoring_status(database)["newest_reading_ms"] is None
+    scorer(database, bundle).score(group([0.1] * 4 + [3.0] * 3))
+    found = scoring_status(database)
+    assert found["newest_reading_ms"] == START + 6 * HOUR_MS
+    assert (found["bundle"], found["readings_kept"]) == (bundle.digest, 4)
+    assert (found["incident"]["windows"], found["incident"]["started_at_ms"]) == (2, START + 5 * HOUR_MS)
 
 
 def test_groups_of_any_size_give_the_same_results(tmp_path: Path, bundle: TinyBundle) -> None:

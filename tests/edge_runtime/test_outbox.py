@@ -23,7 +23,8 @@ from edge_runtime.contract.result import (
     ranges,
     record_digest,
 )
-from edge_runtime.edge_db import SCHEMA_VERSION, EdgeDatabase
+from edge_runtime.edge_db import EdgeDatabase
+from edge_runtime.edge_schema import SCHEMA_VERSION
 from edge_runtime.errors import StorageError
 from edge_runtime.outbox import Lease, Outbox, OutboxLimits
 from edge_runtime.outbox.renumber import renumbered
@@ -87,6 +88,8 @@ def test_a_refused_record_becomes_a_dead_letter(database: EdgeDatabase) -> None:
     state = outbox.state()
     assert (state.records, state.dead_letters) == (0, 2)
     assert database.counters() == {"dead_letters_dropped": 1, "records_refused": 3}
+    assert [letter.reason for letter in outbox.dead_letters()] == ["bad_record"] * 2
+    assert "update_activated" in outbox.dead_letters(1)[0].body
 
 
 def test_reused_numbers_fork_the_stream(database: EdgeDatabase) -> None:
