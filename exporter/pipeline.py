@@ -161,7 +161,7 @@ def look_up(model: str, channels: tuple[str, ...], options: ReleaseOptions) -> D
         )
     repository = state = None
     if options.repository is not None:
-        repository = load_repository(options.repository)
+        repository = load_repository(options.repository, strict=False)
     if options.server is not None and repository is not None:
         state = server_state(options.server)
         # Somebody else may have published since: then their numbers count.

@@ -165,7 +165,7 @@ def update_repository(server: Server, repository: Repository) -> Repository:
         for name, target in targets.signed.targets.items():
             custom_of(name, target.unrecognized_fields)
         write_bytes(path, targets.to_bytes())
-    return load_repository(repository.folder)
+    return load_repository(repository.folder, strict=False)
 
 
 def _held(server: Server, state: ServerState, release: Repository) -> bool:

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -80,6 +81,7 @@ def prepare_release(
     keep: int = 2,
     in_use: InUse | None = None,
     minimum_release: Mapping[str, int] | None = None,
+    renew: bool = False,
 ) -> ReleaseSummary:
     """Write a release folder: the bundles, and targets metadata that lists them, unsigned.
 
@@ -92,6 +94,7 @@ def prepare_release(
         keep: Newest releases of each model that stay listed even when no channel runs them.
         in_use: What channels run or may go back to; None: not known, then nothing is withdrawn.
         minimum_release: New floors by model; a floor is never lowered.
+        renew: No bundle is meant: the present list gets another year, or the signatures of new keys.
 
     Returns:
         What the folder does.
@@ -107,7 +110,8 @@ def prepare_release(
             f"{folder} holds another release.", advice="Name an empty folder for each release.", path=str(folder)
         )
     opened = [open_bundle(data) for data in bundles]
-    check_one_release(repository, opened)
+    if not renew:
+        check_one_release(repository, opened)
     signed = _next_targets(repository, now)
     for bundle, data in zip(opened, bundles, strict=True):
         custom = custom_for(repository, bundle, channels)
@@ -233,7 +237,7 @@ def adopt_release(repository_folder: Path, release: Path) -> None:
         StorageError: The folder cannot be written.
     """
     published = load_repository(release)
-    check = load_repository(repository_folder)
+    check = load_repository(repository_folder, strict=False)
     if published.roots[0].to_dict() != check.roots[0].to_dict():
         raise InputError(
             f"{release} belongs to another repository than {repository_folder}.", advice="Name the right one."
@@ -251,7 +255,7 @@ def _newest_targets(files: Mapping[tuple[str, int], Path]) -> Metadata[Targets] 
 
 
 def _next_targets(repository: Repository, now: datetime) -> Targets:
-    signed = Targets() if repository.targets is None else Targets.from_dict(repository.targets.signed.to_dict())
+    signed = Targets() if repository.targets is None else copy.deepcopy(repository.targets.signed)
     if repository.targets is not None:
         signed.version += 1
     signed.expires = now.astimezone(UTC).replace(microsecond=0) + TARGETS_LIFETIME

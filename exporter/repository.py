@@ -12,6 +12,7 @@ lie in this folder. Everything read from it is verified against root, since fold
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -20,7 +21,7 @@ from pathlib import Path
 from tuf.api.metadata import Metadata, Root, Targets
 
 from edge_runtime.contract.release import TargetCustom, custom_of, floors
-from edge_runtime.errors import InputError
+from edge_runtime.errors import InputError, TrustError
 from exporter.keys import PublicKey, ReleaseKey
 from exporter.tuf_files import METADATA, listing, read_metadata, sign_metadata, verify, write_metadata
 
@@ -133,27 +134,44 @@ def create_repository(
 
 
 def renew_root(
-    repository: Repository, *, signers: Sequence[ReleaseKey], online_key: PublicKey | None, now: datetime
+    repository: Repository,
+    *,
+    signers: Sequence[ReleaseKey],
+    now: datetime,
+    online_key: PublicKey | None = None,
+    root_keys: Sequence[PublicKey] = (),
+    targets_keys: Sequence[PublicKey] = (),
 ) -> Metadata[Root]:
-    """Write the next root: two more years, and another online key when one is given.
+    """Write the next root: two more years, and other keys where some are given.
+
+    It is signed by keys of the present root and of itself, so that clients can follow. After a change of targets keys
+    the list has to be signed anew (``prepare_release`` with ``renew``); bundles keep their signatures.
 
     Args:
         repository: The repository.
-        signers: Private root keys at hand.
-        online_key: The server's new key, or None to keep the present one.
+        signers: Private root keys at hand, old and new ones.
         now: When the two years begin.
+        online_key: The server's new key, or None to keep the present one.
+        root_keys: All root keys from now on; empty to keep the present ones.
+        targets_keys: All targets keys from now on; empty to keep the present ones.
 
     Raises:
+        InputError: A key plays two parts, or there are fewer keys than signatures needed.
         StorageError: The folder cannot be written.
     """
-    root = Root.from_dict(repository.root.to_dict())
+    # Not from_dict(to_dict()): python-tuf shares lists between the two, and the old root must stay as it is.
+    root = copy.deepcopy(repository.root)
     root.version += 1
     root.expires = _whole_seconds(now + ROOT_LIFETIME)
-    if online_key is not None:
-        for role in ("snapshot", "timestamp"):
+    online = [] if online_key is None else [online_key]
+    for role, keys in (("root", root_keys), ("targets", targets_keys), ("snapshot", online), ("timestamp", online)):
+        if keys:
             for key_id in list(root.roles[role].keyids):
                 root.revoke_key(key_id, role)
-            root.add_key(online_key.tuf, role)
+            for key in keys:
+                root.add_key(key.tuf, role)
+    _check_parts([root.roles[role].keyids for role in ("root", "targets", "timestamp")])
+    set_thresholds(root, root.roles["root"].threshold, root.roles["targets"].threshold)
     metadata = Metadata(root)
     sign_metadata(metadata, "root", [repository.root, root], signers)
     write_metadata(repository.folder, metadata)
@@ -169,12 +187,7 @@ def set_keys(
         InputError: A key is given twice or for two roles.
     """
     parts = [*(("root", key) for key in root_keys), *(("targets", key) for key in targets_keys)]
-    ids = [key.tuf.keyid for _, key in parts] + [online_key.tuf.keyid]
-    if len(set(ids)) != len(ids):
-        raise InputError(
-            "One key is given for two parts of the repository.",
-            advice="Make one key for root, one for targets, and take the server's own key as the online key.",
-        )
+    _check_parts([[key.tuf.keyid for _, key in parts], [online_key.tuf.keyid]])
     for role, key in [*parts, ("snapshot", online_key), ("timestamp", online_key)]:
         root.add_key(key.tuf, role)
 
@@ -195,8 +208,13 @@ def set_thresholds(root: Root, root_threshold: int, targets_threshold: int) -> N
         root.roles[role].threshold = threshold
 
 
-def load_repository(folder: Path) -> Repository:
+def load_repository(folder: Path, *, strict: bool = True) -> Repository:
     """Read a repository folder and verify all of it: each root by the one before and itself, targets by the last.
+
+    Args:
+        folder: A repository folder or a release folder.
+        strict: False also takes targets that the root before the last one vouches for: what is listed between a
+            change of targets keys and the next release. Never what is published.
 
     Raises:
         InputError: No repository there, or a version is missing.
@@ -221,8 +239,22 @@ def load_repository(folder: Path) -> Repository:
     if newest["targets"]:
         path = files["targets", newest["targets"]]
         targets = read_metadata(path, Targets)
-        verify(targets, "targets", [roots[-1].signed], path)
+        try:
+            verify(targets, "targets", [roots[-1].signed], path)
+        except TrustError:
+            if strict or len(roots) < 2:
+                raise
+            verify(targets, "targets", [roots[-2].signed], path)
     return Repository(folder, tuple(roots), targets)
+
+
+def _check_parts(parts: Sequence[Sequence[str]]) -> None:
+    ids = [key_id for part in parts for key_id in part]
+    if len(set(ids)) != len(ids):
+        raise InputError(
+            "One key is given for two parts of the repository.",
+            advice="Make one key for root, one for targets, and take the server's own key as the online key.",
+        )
 
 
 def _whole_seconds(moment: datetime) -> datetime:

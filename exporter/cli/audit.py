@@ -84,7 +84,7 @@ def _bundle(path: Path, card: bool) -> tuple[dict[str, Any], list[str]]:
 def _folder(path: Path) -> tuple[dict[str, Any], list[str]]:
     from exporter.repository import load_repository
 
-    known = load_repository(path)
+    known = load_repository(path, strict=False)
     roles = {
         name: {"keys": list(role.keyids), "threshold": role.threshold}
         for name, role in sorted(known.root.roles.items())

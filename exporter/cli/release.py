@@ -40,7 +40,8 @@ def release() -> None:
 
 @release.command()
 @click.argument("folder", type=_FOLDER)
-@click.option("--bundle", "bundles", type=_FILE, multiple=True, required=True, help="A bundle. Repeatable.")
+@click.option("--bundle", "bundles", type=_FILE, multiple=True, help="A bundle. Repeatable.")
+@click.option("--renew", is_flag=True, help="No bundle: sign the present list anew, for another year or new keys.")
 @repository_option
 @click.option("--channel", "channels", multiple=True, default=("stable",), show_default=True, help="May run it.")
 @click.option("--minimum-release", type=click.IntRange(min=1), help="No device may run an older release from now on.")
@@ -51,6 +52,7 @@ def release() -> None:
 def prepare(
     folder: Path,
     bundles: tuple[Path, ...],
+    renew: bool,
     repository: Path | None,
     channels: tuple[str, ...],
     minimum_release: int | None,
@@ -71,7 +73,11 @@ def prepare(
     from exporter.release import prepare_release
     from exporter.repository import load_repository
 
-    known = load_repository(required_folder(repository))
+    if renew == bool(bundles):
+        raise InputError("A release holds bundles, or renews the list.", advice="Give --bundle, or --renew.")
+    if renew and minimum_release is not None:
+        raise InputError("A floor belongs to a model.", advice="Raise it with the next release of the model.")
+    known = load_repository(required_folder(repository), strict=False)
     in_use = None
     if url:
         server = connect(url, token_file, token, allow_insecure_http)
@@ -82,7 +88,15 @@ def prepare(
     data = [read_bytes(path) for path in bundles]
     floor = {} if minimum_release is None else {open_bundle(data[0]).manifest.model: minimum_release}
     summary = prepare_release(
-        known, data, folder, channels=channels, now=now(), keep=keep, in_use=in_use, minimum_release=floor
+        known,
+        data,
+        folder,
+        channels=channels,
+        now=now(),
+        keep=keep,
+        in_use=in_use,
+        minimum_release=floor,
+        renew=renew,
     )
     emit(summary.to_dict(), [*describe(summary), f"Next: exporter sign {folder} --key targets.key"], as_json)
 

@@ -88,8 +88,10 @@ def create(
 
 @repository.command()
 @click.argument("folder", type=_FOLDER)
-@click.option("--root-key", type=_FILE, multiple=True, required=True, help="Private root key. Repeatable.")
+@click.option("--root-key", type=_FILE, multiple=True, required=True, help="Private key that signs. Repeatable.")
 @click.option("--online-key", type=_FILE, help="A new one. " + _ONLINE)
+@click.option("--new-root-key", type=_FILE, multiple=True, help="Root key (.pub) from now on. Repeatable.")
+@click.option("--new-targets-key", type=_FILE, multiple=True, help="Targets key (.pub) from now on. Repeatable.")
 @passphrase_options
 @passphrase_variable
 @json_option
@@ -97,23 +99,28 @@ def renew(
     folder: Path,
     root_key: tuple[Path, ...],
     online_key: Path | None,
+    new_root_key: tuple[Path, ...],
+    new_targets_key: tuple[Path, ...],
     passphrase_file: Path | None,
     passphrase: str | None,
     as_json: bool,
 ) -> None:
-    """Write the next root: two more years, and another online key when one is given.
+    """Write the next root: two more years, and other keys where some are given in place of the present ones.
 
-    It reaches the server with the next release.
+    Give --root-key of the old and of the new root keys. The root reaches the server with the next release; after a
+    change of targets keys 'exporter release prepare --renew' makes one.
     """
     from exporter.keys import load_public_key
     from exporter.repository import load_repository, renew_root
 
     _, signers = _keys(root_key, "root", passphrase_file, passphrase, load_private=True)
     metadata = renew_root(
-        load_repository(folder),
+        load_repository(folder, strict=False),
         signers=signers,
-        online_key=None if online_key is None else load_public_key(online_key),
         now=now(),
+        online_key=None if online_key is None else load_public_key(online_key),
+        root_keys=_keys(new_root_key, "root", passphrase_file, passphrase, load_private=False)[0],
+        targets_keys=_keys(new_targets_key, "targets", passphrase_file, passphrase, load_private=False)[0],
     )
     value = {"root_version": metadata.signed.version, "expires": metadata.signed.expires.isoformat()}
     emit(value, [f"Root {metadata.signed.version} is valid until {metadata.signed.expires:%Y-%m-%d}."], as_json)
@@ -137,7 +144,7 @@ def update(
     from exporter.repository import load_repository
 
     server = connect(required_url(url), token_file, token, allow_insecure_http)
-    updated = update_repository(server, load_repository(folder))
+    updated = update_repository(server, load_repository(folder, strict=False))
     version = 0 if updated.targets is None else updated.targets.signed.version
     value = {"root_version": len(updated.roots), "targets_version": version, "bundles": len(updated.customs)}
     emit(value, [f"{folder} holds root {len(updated.roots)} and targets {version}."], as_json)

@@ -324,3 +324,51 @@ def test_unknown_fields_of_targets_are_kept(desk: ReleaseDesk) -> None:
     targets = Metadata[Targets].from_bytes(metadata_files(again)["targets", 2].read_bytes())
     assert targets.signed.unrecognized_fields["future"] == {"x": 1}
     assert Metadata[Root].from_bytes(metadata_files(again)["root", 1].read_bytes()).signed == desk.repository.root
+
+
+def test_list_is_signed_anew_for_another_year(desk: ReleaseDesk, tmp_path: Path) -> None:
+    adopt_release(desk.repository_folder, desk.prepare(1)[0])
+    later = NOW + timedelta(days=300)
+    folder = tmp_path / "renewed"
+    summary = prepare_release(desk.repository, [], folder, channels=[], now=later, renew=True)
+    assert not summary.added
+    assert not summary.withdrawn
+    sign_release(folder, [desk.targets])
+    adopt_release(desk.repository_folder, folder)
+    targets = desk.repository.targets
+    assert targets is not None
+    assert targets.signed.version == 2
+    assert targets.signed.expires == later + timedelta(days=365)
+    assert list(targets.signed.targets) == ["fleet/1.1/default.bundle"]
+
+
+def test_stolen_targets_key_is_replaced(desk: ReleaseDesk, tmp_path: Path) -> None:
+    adopt_release(desk.repository_folder, desk.prepare(1)[0])
+    new = create_key(tmp_path / "new.key", "targets", None)
+    renew_root(desk.repository, signers=[desk.root], now=NOW, targets_keys=[new.public])
+    with pytest.raises(TrustError, match="0 of 1 needed targets"):
+        load_repository(desk.repository_folder)
+    between = load_repository(desk.repository_folder, strict=False)
+    folder = tmp_path / "renewed"
+    prepare_release(between, [], folder, channels=[], now=NOW, renew=True)
+    with pytest.raises(TrustError, match="None of the given keys"):
+        sign_release(folder, [desk.targets])
+    sign_release(folder, [new])
+    adopt_release(desk.repository_folder, folder)
+    # Bundles keep the signature and the signer that they were published with.
+    assert {custom.signer for custom in desk.repository.customs.values()} == {desk.targets.public.text}
+    with pytest.raises(TrustError, match="not signed by a targets key of root"):
+        desk.prepare(2)
+    bundles = desk.bundles(3, key=new)
+    prepare_release(desk.repository, bundles, tmp_path / "r3", channels=["stable"], now=NOW)
+
+
+def test_root_key_is_replaced_with_signatures_of_both(desk: ReleaseDesk, tmp_path: Path) -> None:
+    new = create_key(tmp_path / "new.key", "root", None)
+    renew_root(desk.repository, signers=[desk.root], now=NOW, root_keys=[new.public])
+    with pytest.raises(TrustError, match="0 of 1 needed root"):
+        load_repository(desk.repository_folder)
+    assert sign_release(desk.repository_folder, [new]) == ["2.root.json"]
+    assert desk.repository.root.roles["root"].keyids == [new.public.tuf.keyid]
+    with pytest.raises(InputError, match="two parts"):
+        renew_root(desk.repository, signers=[new], now=NOW, targets_keys=[new.public])
