@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import asdict
 
 import click
@@ -18,7 +19,9 @@ def sync(config: Config, as_json: bool) -> None:
     Whatever fails, the active bundle stays as it was; an interrupted download continues next time.
     """
     from edge_runtime.device import open_device
+    from edge_runtime.device_status import report_status
     from edge_runtime.edge_db import EdgeDatabase
+    from edge_runtime.errors import TransportError
     from edge_runtime.home import Home
     from edge_runtime.outbox import Outbox
     from edge_runtime.sync import synchronise
@@ -26,6 +29,9 @@ def sync(config: Config, as_json: bool) -> None:
     home = Home(config.home)
     with open_device(config) as device, home.lock("sync"), EdgeDatabase(home.database) as database:
         report = synchronise(device, Outbox(database), progress=download_progress())
+        if not isinstance(report.error, TransportError):  # a server that is away would be waited for twice
+            with contextlib.suppress(TransportError):  # operators see it later, nothing else depends on it
+                report_status(device, database)
     if report.error is not None:
         raise report.error
     size = f" {report.downloaded_bytes:,} bytes were downloaded." if report.downloaded_bytes else ""

@@ -75,6 +75,16 @@ def test_the_journey(simulator: RepositorySimulator, door: Door) -> None:
     assert (status["stale"], status["damage"]) == (False, None)
 
 
+def test_the_server_is_told_how_the_device_is(simulator: RepositorySimulator, door: Door) -> None:
+    door.json("enroll", str(simulator.enrolment_line()))
+    door.json("sync")
+    [device] = simulator.devices.values()
+    assert device.statuses[-1]["active"]["release"] == 1
+    assert device.statuses[-1]["outbox"]["records"] == 1
+    door.json("upload")
+    assert device.statuses[-1]["outbox"]["records"] == 0
+
+
 def test_people_get_sentences(simulator: RepositorySimulator, door: Door) -> None:
     code, out, _ = door.run("enroll", str(simulator.enrolment_line()))
     assert code == 0
