@@ -163,9 +163,7 @@ def summarise(
         },
         "precision": {name: model["precision"] for name, model in models.items()},
         "label_flips_vs_sklearn": sum(m["parity"]["fp32"]["label_flips"] for m in models.values()),
-        "max_score_difference_vs_sklearn": max(
-            m["parity"]["fp32"]["max_raw_score_difference"] for m in models.values()
-        ),
+        "max_score_difference_vs_sklearn": max(m["parity"]["fp32"]["max_raw_difference"] for m in models.values()),
         "codebook8_label_flips": sum(m["parity"]["codebook8"]["label_flips"] for m in models.values()),
         "bundle_bytes": {name: model["bundle_bytes"] for name, model in models.items()},
         "convert_seconds": round(sum(model["convert_seconds"] for model in models.values()), 3),

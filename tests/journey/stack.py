@@ -39,7 +39,7 @@ from exporter.channels import start_rollout
 from exporter.keys import ReleaseKey, create_key
 from exporter.publish import publish_release
 from exporter.release import adopt_release, prepare_release, sign_release
-from exporter.repository import create_repository, load_repository
+from exporter.repository import load_repository
 from exporter.server import Server
 from sync_server.embedded_postgres import running_urls
 
