@@ -1,0 +1,183 @@
+"""Telemetry in: every row is used or accounted for, and what cannot be used is refused in one clear sentence."""
+
+from __future__ import annotations
+
+import gzip
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from exporter.config import DataSpec, TrainSpec
+from exporter.dataset import Device, read_fleet
+from exporter.errors import SpecError, TelemetryError
+from exporter.holdout import split_devices
+
+
+def frame(rows: int = 200) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    times = pd.date_range("2024-01-01", periods=rows, freq="h", tz="UTC")
+    parts = [
+        pd.DataFrame(
+            {
+                "device_id": name,
+                "timestamp": times,
+                "cohort": "x",
+                "a": rng.normal(size=rows),
+                "b": rng.normal(size=rows),
+            }
+        )
+        for name in ("d2", "d1")
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def spec_of(path: Path, **changes: object) -> DataSpec:
+    return replace(DataSpec(path, None, "device_id", "timestamp", "cohort", ("a",), ("b",)), **changes)
+
+
+def write(folder: Path, data: pd.DataFrame, name: str = "readings.parquet") -> Path:
+    path = folder / name
+    if name.endswith(".csv"):
+        data.to_csv(path, index=False)
+    else:
+        data.to_parquet(path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["readings.parquet", "readings.csv"])
+def test_parquet_and_csv_read_the_same(tmp_path: Path, name: str) -> None:
+    data = frame()
+    data.loc[3, "a"] = np.nan
+    fleet = read_fleet(spec_of(write(tmp_path, data, name)))
+    assert [device.name for device in fleet.devices] == ["d1", "d2"]
+    second = fleet.devices[1]
+    np.testing.assert_array_equal(second.values, data[["a", "b"]].to_numpy(np.float32)[:200])
+    assert second.timestamps_ms[1] - second.timestamps_ms[0] == 3_600_000
+    assert second.timestamps_ms[0] == 1_704_067_200_000
+    assert (second.cohort, fleet.rows, fleet.set_aside, fleet.labelled) == ("x", 400, {}, False)
+    assert (second.labels == -1).all()
+
+
+@pytest.mark.parametrize(
+    "write_times",
+    [
+        lambda t: t.dt.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        lambda t: t.dt.strftime("%Y-%m-%dT%H:%M:%S"),
+        lambda t: (t + pd.Timedelta(hours=2)).dt.strftime("%Y-%m-%d %H:%M:%S+02:00"),
+        lambda t: t.astype("datetime64[ms, UTC]").astype("int64") // 1000,
+        lambda t: t.astype("datetime64[ms, UTC]").astype("int64") / 1000,
+        lambda t: t.dt.tz_localize(None),
+    ],
+    ids=["zulu", "no zone", "offset", "epoch seconds", "epoch float", "naive"],
+)
+@pytest.mark.parametrize("name", ["r.parquet", "r.csv"])
+def test_times_in_every_form(tmp_path: Path, name: str, write_times) -> None:
+    data = frame(20)
+    data["timestamp"] = write_times(data["timestamp"])
+    fleet = read_fleet(spec_of(write(tmp_path, data, name)))
+    assert fleet.devices[0].timestamps_ms[1] == 1_704_067_200_000 + 3_600_000
+
+
+def test_a_folder_is_all_its_tables_but_the_labels(tmp_path: Path) -> None:
+    data = frame()
+    write(tmp_path, data[:150], "1.parquet")
+    write(tmp_path, data[150:], "2.csv")
+    labels = write(tmp_path, data[["device_id", "timestamp"]].assign(label=0), "labels.parquet")
+    fleet = read_fleet(spec_of(tmp_path, labels=labels))
+    assert fleet.rows == 400
+    assert (fleet.devices[0].labels == 0).all()
+
+
+def test_rows_are_set_aside_by_reason(tmp_path: Path) -> None:
+    data = frame(1000).astype({"a": object, "timestamp": object})
+    data["timestamp"] = data["timestamp"].astype(str)
+    data.loc[1, "a"] = "broken"
+    data.loc[2, "a"] = float("inf")
+    data.loc[3, "a"] = 1e39
+    data.loc[5, "timestamp"] = data.loc[4, "timestamp"]
+    data.loc[7, "device_id"] = None
+    data.loc[8, "timestamp"] = "yesterday"
+    fleet = read_fleet(spec_of(write(tmp_path, data, "r.csv")))
+    assert fleet.set_aside == {
+        "no_device": 1, "bad_timestamp": 1, "text_in_number": 1, "infinity": 2, "duplicated_timestamp": 1,
+    }  # fmt: skip
+    assert sum(device.timestamps_ms.size for device in fleet.devices) == 2000 - 6
+    assert any("infinity" in note for note in fleet.notes)
+
+
+def test_too_many_bad_rows_are_refused(tmp_path: Path) -> None:
+    data = frame()
+    data.loc[:9, "a"] = np.inf
+    path = write(tmp_path, data)
+    with pytest.raises(TelemetryError, match=r"10 of 400 rows .* with an infinity.*--max-bad-rows"):
+        read_fleet(spec_of(path))
+    assert read_fleet(spec_of(path, max_bad_rows=0.03)).set_aside == {"infinity": 10}
+
+
+def test_a_misspelt_column_says_which_was_meant(tmp_path: Path) -> None:
+    data = frame().rename(columns={"a": "batery"})
+    with pytest.raises(TelemetryError, match=r"no column 'battery'.*Did you mean 'batery'") as caught:
+        read_fleet(spec_of(write(tmp_path, data), signals=("battery",)))
+    assert caught.value.exit_code == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("r.parquet", b"", "is empty"),
+        ("r.csv", b"", "is empty"),
+        ("r.csv", b"device_id,timestamp,cohort,a,b\n", "has no rows"),
+        ("r.parquet", b"PAR1 but not really", "cannot be read as Parquet"),
+        ("r.csv", gzip.compress(b"device_id"), "cannot be read as CSV|has no column"),
+        ("r.xlsx", b"PK", "neither Parquet nor CSV"),
+    ],
+)
+def test_files_that_are_no_tables(tmp_path: Path, name: str, content: bytes, says: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(TelemetryError, match=says):
+        read_fleet(spec_of(path))
+
+
+def test_paths_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(TelemetryError, match="no file or folder"):
+        read_fleet(spec_of(tmp_path / "none.parquet"))
+    with pytest.raises(TelemetryError, match="holds no"):
+        read_fleet(spec_of(tmp_path))
+
+
+def test_labels(tmp_path: Path) -> None:
+    data = frame()
+    path = write(tmp_path, data)
+    labels = data[["device_id", "timestamp"]].assign(label=0).iloc[:390].reset_index(drop=True)
+    labels.loc[:9, "label"] = 1
+    labels.loc[10:19, "label"] = 7
+    labels.loc[20:24, "device_id"] = "stranger"
+    fleet = read_fleet(spec_of(path, labels=write(tmp_path, labels, "labels.csv")))
+    counts = np.unique(np.concatenate([device.labels for device in fleet.devices]), return_counts=True)
+    assert dict(zip(*map(np.ndarray.tolist, counts), strict=True)) == {-1: 25, 0: 365, 1: 10}
+    assert any("5 labels belong to no reading" in note for note in fleet.notes)
+    with pytest.raises(TelemetryError, match="labelled healthy"):
+        read_fleet(spec_of(path, labels=write(tmp_path, labels.assign(label=1), "labels.csv")))
+    with pytest.raises(TelemetryError, match=r"no column 'label'.*'labell'"):
+        read_fleet(spec_of(path, labels=write(tmp_path, labels.rename(columns={"label": "labell"}), "labels.csv")))
+
+
+def device(name: str, cohort: str | None) -> Device:
+    return Device(name, cohort, np.arange(1), np.zeros((1, 1), np.float32), np.zeros(1, np.int8))
+
+
+def test_every_second_device_of_each_cohort_is_held_out() -> None:
+    devices = [device(name, name[0]) for name in ("a1", "a2", "a3", "b1", "b2")]
+    trained, held = split_devices(TrainSpec(), devices)
+    assert [d.name for d in trained] == ["a1", "a3", "b1"]
+    assert [d.name for d in held] == ["a2", "b2"]
+    assert split_devices(TrainSpec("none"), devices)[1] == ()
+    assert [d.name for d in split_devices(TrainSpec(("a1",)), devices)[1]] == ["a1"]
+    with pytest.raises(SpecError, match="'a1'"):
+        split_devices(TrainSpec(("a11",)), devices)
+    with pytest.raises(SpecError, match="no device to train"):
+        split_devices(TrainSpec(tuple(d.name for d in devices)), devices)

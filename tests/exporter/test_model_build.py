@@ -1,0 +1,225 @@
+"""From telemetry to models, on a small fleet of two cohorts with context, missing values and known faults."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from edge_runtime.contract.golden import GoldenSpec
+from exporter.config import (
+    CalibrationSpec,
+    DataSpec,
+    DetectorSpec,
+    ModelSpec,
+    ReleaseSpec,
+    TrainSpec,
+    WindowSpec,
+)
+from exporter.errors import TelemetryError
+from exporter.graph.running import Graph
+from exporter.model_build import Build, BuiltModel, build_models
+
+HOURS = 140
+FAULTY_FROM = 110
+
+
+def fleet(cohorts: dict[str, int], seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Devices that charge or not; two signals follow the charger, one goes missing, every third device fails."""
+    rng = np.random.default_rng(seed)
+    parts = []
+    for cohort, devices in cohorts.items():
+        for number in range(devices):
+            charging = (rng.random(HOURS) < 0.4).astype(float)
+            current = 5 + 20 * charging + rng.normal(size=HOURS)
+            heat = 30 + 8 * charging + rng.normal(size=HOURS)
+            free = rng.lognormal(3, 1, HOURS)
+            label = np.zeros(HOURS, int)
+            if number % 3 == 1:
+                label[FAULTY_FROM:] = 1
+                heat[FAULTY_FROM:] += np.linspace(3, 12, HOURS - FAULTY_FROM)
+            free[rng.random(HOURS) < 0.05] = np.nan
+            times = pd.date_range("2024-01-01", periods=HOURS, freq="h", tz="UTC")
+            parts.append(
+                pd.DataFrame(
+                    {"device_id": f"{cohort}-{number:02}", "timestamp": times, "cohort": cohort, "current": current,
+                     "heat": heat, "free": free, "fixed": 41.7, "charging": charging, "label": label}
+                )
+            )  # fmt: skip
+    table = pd.concat(parts, ignore_index=True)
+    return table.drop(columns="label"), table[["device_id", "timestamp", "label"]]
+
+
+def spec_of(folder: Path, cohorts: dict[str, int], *, labelled: bool = True) -> ModelSpec:
+    readings, labels = fleet(cohorts)
+    readings.to_parquet(folder / "readings.parquet")
+    labels.to_parquet(folder / "labels.parquet")
+    return ModelSpec(
+        name="small",
+        data=DataSpec(
+            readings=folder / "readings.parquet",
+            labels=folder / "labels.parquet" if labelled else None,
+            device="device_id",
+            time="timestamp",
+            cohort="cohort",
+            signals=("current", "heat", "free", "fixed"),
+            context=("charging",),
+        ),
+        window=WindowSpec(slots=6),
+        detector=DetectorSpec(trees=60),
+        calibration=CalibrationSpec(alarms_per_device_day=0.1),
+    )
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[ModelSpec, Build]:
+    spec = spec_of(tmp_path_factory.mktemp("fleet"), {"big": 24, "small": 6})
+    return spec, build_models(spec)
+
+
+def windows_of(model: BuiltModel) -> tuple[np.ndarray, list[np.ndarray]]:
+    golden = GoldenSpec.from_bytes(model.golden_json)
+    parts = [
+        np.frombuffer(model.golden_f32, "<f4", int(np.prod(t.shape)), t.offset).reshape(t.shape) for t in golden.tensors
+    ]
+    return parts[0], parts[1:]
+
+
+def test_the_default_model_comes_first_and_small_cohorts_use_it(built: tuple[ModelSpec, Build]) -> None:
+    _, build = built
+    assert [model.cohort for model in build.models] == [None, "big"]
+    assert any("'small' uses the default model: 3 devices" in note for note in build.notes)
+    assert build.devices == {"trained": 15, "held_out": 15}
+    assert len(build.data_digest) == 64
+
+
+def test_figures(built: tuple[ModelSpec, Build]) -> None:
+    for model in built[1].models:
+        figures, parity = model.evaluation, model.parity
+        assert figures["auc"] > 0.9
+        assert abs(figures["auc"] - figures["auc_raw_score"]) <= 1e-4
+        assert figures["faulty_devices_caught"] == figures["faulty_devices"] > 0
+        assert figures["healthy_alarms_per_device_day"]["mean"] < 0.5
+        assert 0.5 < figures["baseline"]["auc"] <= 1
+        assert parity["held_out"] is True
+        assert parity["fp32"]["label_flips"] == 0
+        assert parity["fp32"]["max_raw_difference"] <= 1e-6
+        assert parity["codebook8"]["spearman"] >= 0.999
+        assert parity["chosen"] == model.precision
+        assert model.model_onnx == model.candidates[model.precision]
+        assert not model.below_goals
+    assert set(built[1].models[0].evaluation["auc_by_cohort"]) == {"big", "small"}
+
+
+def test_the_graph_agrees_with_the_contract(built: tuple[ModelSpec, Build]) -> None:
+    model = built[1].models[0]
+    window, _ = windows_of(model)
+    names = ["anomaly_score", "raw_score", "is_anomaly", "features", "regime"]
+    score, raw, verdict, features, regime = Graph(model.model_onnx).run(window, names)
+    n = len(window)
+    assert [x.shape for x in (score, raw, verdict, features, regime)] == [
+        (n, 1), (n, 1), (n, 1), (n, len(model.features)), (n, 6),
+    ]  # fmt: skip
+    assert [x.dtype.name for x in (score, raw, verdict, features, regime)] == [
+        "float32", "float32", "bool", "float32", "int64",
+    ]  # fmt: skip
+    assert np.array_equal(verdict, raw >= np.float32(model.threshold.raw_score))
+    assert model.regimes is not None
+    assert len(model.regimes.centroids) == 2
+    assert "free.missing_share" in model.features
+    assert "heat.missing_share" not in model.features
+    assert "regime_distance" in model.features
+
+
+def test_golden_windows_hold_what_they_must(built: tuple[ModelSpec, Build]) -> None:
+    for model in built[1].models:
+        window, (score, raw, verdict) = windows_of(model)
+        assert window.shape == (32, 6, 5)
+        assert {0.0, 1.0} == set(verdict.ravel().tolist())
+        assert (np.abs(raw - model.threshold.raw_score) > 1e-4).all()
+        assert np.isnan(window).any(axis=2).any()
+        assert np.isnan(window[:, 0]).all(axis=1).any()
+        regimes = Graph(model.model_onnx).run(window, ["regime"])[0]
+        assert set(np.unique(regimes)) == {0, 1}
+        again = Graph(model.model_onnx).run(window, ["anomaly_score", "raw_score", "is_anomaly"])
+        assert np.array_equal(raw, again[1])
+        assert ((score >= 0) & (score <= 1)).all()
+
+
+def test_references_are_healthy_and_differ(built: tuple[ModelSpec, Build]) -> None:
+    for model in built[1].models:
+        windows = np.frombuffer(model.references, "<f4").reshape(model.reference_count, 6, 5)
+        assert model.reference_count == 8
+        assert len({w.tobytes() for w in windows}) == 8
+        assert not Graph(model.model_onnx).run(windows, ["is_anomaly"])[0].any()
+        assert set(Graph(model.model_onnx).run(windows, ["regime"])[0][:, -1]) == {0, 1}
+
+
+def test_the_histogram_counts_healthy_windows(built: tuple[ModelSpec, Build]) -> None:
+    for model in built[1].models:
+        assert len(model.histogram) == 15
+        assert model.histogram[0] == pytest.approx(0.1 * sum(model.histogram), rel=0.1)
+
+
+def test_constant_signals_are_noted(built: tuple[ModelSpec, Build]) -> None:
+    assert any("'fixed' is constant (41.7)" in note for note in built[1].models[0].notes)
+
+
+def test_the_same_data_gives_the_same_bytes(built: tuple[ModelSpec, Build]) -> None:
+    spec, build = built
+    again = build_models(replace(spec, release=ReleaseSpec(cohorts=False)))
+    assert again.models[0].model_onnx == build.models[0].model_onnx
+    assert again.models[0].golden_f32 == build.models[0].golden_f32
+    assert again.models[0].references == build.models[0].references
+
+
+def test_without_labels_the_most_anomalous_windows_are_dropped(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, {"big": 12}, labelled=False)
+    model = build_models(spec).models[0]
+    assert model.evaluation["auc"] is None
+    assert model.evaluation["faulty_devices"] is None
+    assert model.evaluation["healthy_alarms_per_device_day"]["device_days"] > 0
+    assert any("Without labels the most anomalous 1.00%" in note for note in model.notes)
+
+
+def test_single_readings_are_plain_tables(tmp_path: Path) -> None:
+    spec = replace(spec_of(tmp_path, {"big": 12}), window=WindowSpec(slots=1))
+    model = build_models(spec).models[0]
+    assert [name for name in model.features if name != "regime_distance"] == [
+        "current.last", "heat.last", "free.last", "fixed.last",
+    ]  # fmt: skip
+    assert model.reference_count == 1
+    assert model.window_rule.minimum_readings == 1
+    assert model.evaluation["baseline"]["auc"] == model.evaluation["auc"]
+
+
+def test_nothing_held_out_nothing_measured(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, {"big": 6})
+    build = build_models(replace(spec, train=TrainSpec("none")))
+    assert build.models[0].evaluation == {}
+    assert build.models[0].parity["held_out"] is False
+    assert any("Nothing was held out" in note for note in build.notes)
+
+
+def test_a_rate_that_the_data_cannot_support_is_refused_with_one_that_it_can(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, {"big": 6})
+    with pytest.raises(TelemetryError, match="they can support") as caught:
+        build_models(replace(spec, calibration=CalibrationSpec(alarms_per_device_day=1e-4)))
+    supported = caught.value.fields["supported"]
+    model = build_models(replace(spec, calibration=CalibrationSpec(alarms_per_device_day=supported))).models[0]
+    assert model.threshold.alarms_per_device_day == supported
+    direct = build_models(replace(spec, calibration=CalibrationSpec(threshold=0.99))).models[0]
+    assert direct.threshold.anomaly_score == pytest.approx(0.99, abs=1e-5)
+    assert direct.threshold.alarms_per_device_day is None
+
+
+def test_a_signal_without_any_value_is_noted(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, {"big": 6})
+    readings = pd.read_parquet(spec.data.readings).assign(fixed=np.nan)
+    readings.to_parquet(spec.data.readings)
+    model = build_models(spec).models[0]
+    assert any("'fixed' has no value" in note for note in model.notes)
+    assert model.evaluation["auc"] > 0.9
