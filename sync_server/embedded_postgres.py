@@ -44,6 +44,7 @@ ADMIN, OWNER, APP, DATABASE = "stella_admin", "stella_owner", "stella_app", "ste
 # sockaddr_un.sun_path is 108 bytes with the closing zero; the file's name is ".s.PGSQL.5432".
 _LONGEST_SOCKET_PATH = 107
 _SOCKET_NAME = ".s.PGSQL.5432"
+_LARGEST_LOG = 10 * 1024 * 1024  # bytes; one older file is kept
 _START_SECONDS = 120.0  # crash recovery of a large cluster is slow; a healthy start takes 0.1 s
 _STOP_SECONDS = 60.0
 
@@ -132,9 +133,10 @@ class EmbeddedPostgres:
     Args:
         folder: Where everything lives; made with mode 0700 when it is missing.
         runner: How its processes are started; None picks what works here.
+        connections: How many it accepts at once.
     """
 
-    def __init__(self, folder: Path, *, runner: Runner | None = None) -> None:
+    def __init__(self, folder: Path, *, runner: Runner | None = None, connections: int = 100) -> None:
         self.folder = folder.absolute()
         self.cluster = self.folder / "cluster"
         self._passwords_file = self.folder / "passwords.json"
@@ -144,6 +146,7 @@ class EmbeddedPostgres:
         self._sockets: Path | None = None
         self._own_sockets = False
         self._owner = os.getpid()
+        self._connections = connections
         self._runner = runner or Runner.choose()
 
     @property
@@ -305,13 +308,23 @@ class EmbeddedPostgres:
                 f"The path {self._sockets} is too long for a unix socket (107 bytes).",
                 advice="Use a shorter --data-dir.",
             )
-        with (self.folder / "postgres.log").open("ab") as sink:
+        journal = self.folder / "postgres.log"
+        if journal.exists() and journal.stat().st_size > _LARGEST_LOG:
+            journal.replace(journal.with_suffix(".log.1"))
+        with journal.open("ab") as sink:
             self._process = self._runner.popen(
                 [
                     *(str(binaries() / "postgres"), "-D", str(self.cluster)),
                     *("-c", "listen_addresses=", "-c", f"unix_socket_directories={_quote_folder(self._sockets)}"),
                     *("-c", "unix_socket_permissions=0700", "-c", "logging_collector=off"),
-                    *("-c", "max_connections=200", "-c", "timezone=UTC", "-c", "log_min_messages=warning"),
+                    *(
+                        "-c",
+                        f"max_connections={self._connections}",
+                        "-c",
+                        "timezone=UTC",
+                        "-c",
+                        "log_min_messages=warning",
+                    ),
                 ],
                 sink,
                 cwd=self.cluster,

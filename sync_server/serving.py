@@ -65,7 +65,9 @@ def serve(config: ServerConfig, *, as_json: bool = False) -> None:
         if config.database_url:
             migrate_named(config)
         else:
-            postgres = EmbeddedPostgres(config.data_dir / "postgres")
+            # Each worker pools a connection a thread and two more; commands and migrations need a few.
+            connections = config.workers * (config.threads + 2) + 20
+            postgres = EmbeddedPostgres(config.data_dir / "postgres", connections=connections)
             postgres.start()
             migrate(postgres.owner_url, app_role=APP)
             config = dataclasses.replace(config, database_url=postgres.app_url)
@@ -161,6 +163,14 @@ class _Supervisor(Arbiter):  # type: ignore[misc]
     """gunicorn's arbiter, which also looks after Postgres each time it looks after its workers."""
 
     _next_try = 0.0
+
+    def handle_hup(self) -> None:
+        """Stop: a terminal that is closed ends what runs in it. There is nothing to reload."""
+        self.handle_term()
+
+    def handle_usr2(self) -> None:
+        """Do nothing: gunicorn would start a second arbiter, which could not have this one's Postgres."""
+        log.warning("SIGUSR2 is not supported; start a second server behind the same proxy instead")
 
     def manage_workers(self) -> None:
         """Keep the workers alive, and Postgres; while that is down, requests get 503."""

@@ -59,7 +59,9 @@ def login_page() -> Response:
 @blueprint.post("/login")
 def login() -> BaseResponse:
     """Check name and password, open a session, and go on to ``next``."""
-    username, password = request.form.get("username", "")[:200], request.form.get("password", "")
+    # Only printable: a NUL is something that the database, which keeps names of failed log-ins, cannot hold.
+    username = "".join(c for c in request.form.get("username", "")[:64] if c.isprintable())
+    password = request.form.get("password", "")
     wanted = request.form.get("next")
     given, expected = request.form.get("csrf_token", ""), request.cookies.get(sessions.LOGIN_COOKIE, "")
     if not expected or not hmac.compare_digest(given.encode(), expected.encode()):

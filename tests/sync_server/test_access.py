@@ -231,3 +231,9 @@ def test_pages_send_strangers_to_the_log_in(client: FlaskClient, log_in: Callabl
     page, _ = log_in()
     shown = page.get("/")
     assert shown.status_code == 200, shown.text
+
+
+def test_names_that_no_database_can_hold(client: FlaskClient) -> None:
+    token = _form(client)
+    form = {"username": "al\x00ice\n", "password": "x\x00", "csrf_token": token}
+    assert client.post("/login", data=form).status_code == 401

@@ -13,6 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
@@ -270,3 +271,9 @@ try:
 except OSError:
     pass
 """
+
+
+def test_processes_that_migrate_at_once_wait_for_each_other(tmp_path: Path) -> None:
+    with EmbeddedPostgres(tmp_path / "pg") as postgres, ThreadPoolExecutor(4) as pool:
+        done = list(pool.map(lambda _: migrate(postgres.owner_url, app_role="stella_app"), range(4)))
+    assert len(set(done)) == 1
