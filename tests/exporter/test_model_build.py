@@ -40,7 +40,7 @@ def fleet(cohorts: dict[str, int], seed: int = 0) -> tuple[pd.DataFrame, pd.Data
             label = np.zeros(HOURS, int)
             if number % 3 == 1:
                 label[FAULTY_FROM:] = 1
-                heat[FAULTY_FROM:] += np.linspace(3, 12, HOURS - FAULTY_FROM)
+                heat[FAULTY_FROM:] += np.linspace(2, 4, HOURS - FAULTY_FROM)
             free[rng.random(HOURS) < 0.05] = np.nan
             times = pd.date_range("2024-01-01", periods=HOURS, freq="h", tz="UTC")
             parts.append(
@@ -99,7 +99,7 @@ def test_the_default_model_comes_first_and_small_cohorts_use_it(built: tuple[Mod
 def test_figures(built: tuple[ModelSpec, Build]) -> None:
     for model in built[1].models:
         figures, parity = model.evaluation, model.parity
-        assert figures["auc"] > 0.9
+        assert figures["auc"] > 0.8
         assert abs(figures["auc"] - figures["auc_raw_score"]) <= 1e-4
         assert figures["faulty_devices_caught"] == figures["faulty_devices"] > 0
         assert figures["healthy_alarms_per_device_day"]["mean"] < 0.5
@@ -222,4 +222,4 @@ def test_a_signal_without_any_value_is_noted(tmp_path: Path) -> None:
     readings.to_parquet(spec.data.readings)
     model = build_models(spec).models[0]
     assert any("'fixed' has no value" in note for note in model.notes)
-    assert model.evaluation["auc"] > 0.9
+    assert model.evaluation["auc"] > 0.8
