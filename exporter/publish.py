@@ -142,17 +142,18 @@ def update_repository(server: Server, repository: Repository) -> Repository:
 
     Raises:
         TransportError: The server does not answer or lacks a file.
-        TrustError: What it sent does not verify, or it holds less than the folder.
+        TrustError: What it sent does not verify, or its list is older than the folder's.
     """
     state = server_state(server)
     ours = 0 if repository.targets is None else repository.targets.signed.version
-    if state.targets_version < ours or state.root_version < len(repository.roots):
+    if state.targets_version < ours:
         raise TrustError(
             f"The server holds targets {state.targets_version}, this folder {ours}.",
             reason="server_rolled_back",
             advice="Find out why before publishing: the server may have been restored from an old copy.",
         )
-    known: Root = repository.root
+    # Roots of ours that the server lacks wait for the next release; its list is signed under the newest it has.
+    known: Root = repository.roots[max(1, min(state.root_version, len(repository.roots))) - 1].signed
     for version in range(len(repository.roots) + 1, state.root_version + 1):
         path, root = _fetch(server, repository.folder, f"{version}.root.json", Root, version)
         verify(root, "root", [known, root.signed], path)

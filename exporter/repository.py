@@ -21,7 +21,7 @@ from pathlib import Path
 from tuf.api.metadata import Metadata, Root, Targets
 
 from edge_runtime.contract.release import TargetCustom, custom_of, floors
-from edge_runtime.errors import InputError, TrustError
+from edge_runtime.errors import InputError
 from exporter.keys import PublicKey, ReleaseKey
 from exporter.tuf_files import METADATA, listing, read_metadata, sign_metadata, verify, write_metadata
 
@@ -213,8 +213,8 @@ def load_repository(folder: Path, *, strict: bool = True) -> Repository:
 
     Args:
         folder: A repository folder or a release folder.
-        strict: False also takes targets that the root before the last one vouches for: what is listed between a
-            change of targets keys and the next release. Never what is published.
+        strict: False also takes targets that an earlier root vouches for: what is listed between a change of targets
+            keys and the next release. Never what is published.
 
     Raises:
         InputError: No repository there, or a version is missing.
@@ -239,13 +239,15 @@ def load_repository(folder: Path, *, strict: bool = True) -> Repository:
     if newest["targets"]:
         path = files["targets", newest["targets"]]
         targets = read_metadata(path, Targets)
-        try:
-            verify(targets, "targets", [roots[-1].signed], path)
-        except TrustError:
-            if strict or len(roots) < 2:
-                raise
-            verify(targets, "targets", [roots[-2].signed], path)
+        verify(targets, "targets", [_vouching(targets, roots, strict).signed], path)
     return Repository(folder, tuple(roots), targets)
+
+
+def _vouching(targets: Metadata[Targets], roots: Sequence[Metadata[Root]], strict: bool) -> Metadata[Root]:
+    for root in () if strict else reversed(roots):
+        if root.signed.get_verification_result("targets", targets.signed_bytes, targets.signatures):
+            return root
+    return roots[-1]
 
 
 def _check_parts(parts: Sequence[Sequence[str]]) -> None:

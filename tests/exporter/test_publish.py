@@ -13,8 +13,9 @@ from werkzeug.wrappers import Request, Response
 
 from edge_runtime.errors import InputError, TransportError, TrustError
 from exporter.channels import change_channel, show_channel, start_rollout
+from exporter.keys import create_key
 from exporter.publish import publish_release, server_state, update_repository
-from exporter.release import adopt_release
+from exporter.release import adopt_release, prepare_release, sign_release
 from exporter.repository import load_repository, renew_root
 from exporter.server import Server
 
@@ -218,3 +219,23 @@ def test_starting_the_running_rollout_again_is_success(remote: PublishServer) ->
 def test_share_out_of_range(remote: PublishServer) -> None:
     with pytest.raises(InputError, match="out of range"):
         start_rollout(connect(remote), "stable", "fleet", 1, 10_001)
+
+
+def test_keys_changed_here_reach_the_server_with_the_renewed_list(
+    desk: ReleaseDesk, remote: PublishServer, tmp_path: Path
+) -> None:
+    first, _ = desk.prepare(1)
+    publish_release(connect(remote), first)
+    adopt_release(desk.repository_folder, first)
+    new = create_key(tmp_path / "new.key", "targets", None)
+    for _ in range(2):
+        pending = load_repository(desk.repository_folder, strict=False)
+        renew_root(pending, signers=[desk.root], now=NOW, targets_keys=[new.public])
+    between = update_repository(connect(remote), load_repository(desk.repository_folder, strict=False))
+    folder = tmp_path / "renewed"
+    prepare_release(between, [], folder, channels=[], now=NOW, renew=True)
+    sign_release(folder, [new])
+    published = publish_release(connect(remote), folder)
+    assert (published.root_version, published.targets_version) == (3, 2)
+    adopt_release(desk.repository_folder, folder)
+    assert desk.repository.root.version == 3

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 from simulators.release_desk import NOW, ReleaseDesk
 from simulators.tiny_build import tiny_build
 
+from edge_runtime.errors import StellaError
 from exporter.comparison import compare_features, variants
 from exporter.config import DataSpec, ModelSpec, WindowSpec
+from exporter.keys import create_key
 from exporter.model_build import Build
 from exporter.pipeline import ReleaseOptions, build_release
+from exporter.release import adopt_release, sign_release
 from exporter.report import number, print_report, quality_cells, report_dict
+from exporter.repository import create_repository, load_repository
+from exporter.server import Server
 
 SPEC = ModelSpec(
     "fleet",
@@ -83,7 +90,50 @@ def test_comparison_tries_settings_once_and_packs_nothing() -> None:
 
 
 def test_variants_of_a_single_reading_model_have_windows() -> None:
-    from dataclasses import replace
-
     spec = replace(SPEC, window=WindowSpec(slots=1))
     assert {variant.window.slots for variant in variants(spec)} == {1, 6, 12, 24}
+
+
+def test_second_signer_is_asked_for(tmp_path: Path) -> None:
+    desk = ReleaseDesk(tmp_path)
+    second = create_key(tmp_path / "second.key", "targets", None)
+    folder = tmp_path / "strict"
+    create_repository(
+        folder,
+        root_keys=[desk.root.public],
+        targets_keys=[desk.targets.public, second.public],
+        online_key=desk.online.public,
+        signers=[desk.root],
+        targets_threshold=2,
+        now=NOW,
+    )
+    outcome = build_release(SPEC, ReleaseOptions(tmp_path / "out", desk.targets, NOW, repository=folder), train=train)
+    assert outcome.release is not None
+    assert not outcome.release.complete
+    assert "Signed by 1 of 2. Next: exporter sign" in printed(outcome)
+    sign_release(outcome.release.folder, [second])
+    adopt_release(folder, outcome.release.folder)
+    assert load_repository(folder).next_release_number("fleet") == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"channel": "beta"}, "not made for channel beta"),
+        ({"version": "Not A Label"}, "not a version name"),
+        ({"server": Server("http://127.0.0.1:9", "st_pub_x"), "repository": None}, "needs the repository folder"),
+        ({"release_number": 1}, "not above all earlier ones"),
+    ],
+)
+def test_what_would_be_refused_later_is_refused_before_training(
+    tmp_path: Path, changes: dict[str, Any], sentence: str
+) -> None:
+    desk = ReleaseDesk(tmp_path)
+    adopt_release(desk.repository_folder, desk.prepare(1)[0])
+    options = replace(ReleaseOptions(tmp_path / "out", desk.targets, NOW, repository=desk.repository_folder), **changes)
+
+    def never(spec: ModelSpec, progress: object) -> Build:
+        raise AssertionError("trained")
+
+    with pytest.raises(StellaError, match=sentence):
+        build_release(SPEC, options, train=never)
