@@ -141,6 +141,16 @@ def test_feeding_everything_again_changes_no_result(database: EdgeDatabase, bund
     assert len([r for r in after if isinstance(r, Summary)]) == 13
 
 
+def test_an_upload_in_the_middle_of_an_hour_splits_its_summary(database: EdgeDatabase, bundle: TinyBundle) -> None:
+    who = scorer(database, bundle)
+    who.score(group([0.1] * 4, step_ms=HOUR_MS // 10))
+    assert close_open_summaries(database) == 1
+    assert close_open_summaries(database) == 0
+    who.score(ReadingGroup(START + np.int64([HOUR_MS - 2, HOUR_MS - 1]), np.zeros((2, 2), np.float32)))
+    parts = [r for r in records(database) if isinstance(r, Summary)]
+    assert [(r.period_start_ms, r.windows, r.warming_up) for r in parts] == [(START, 0, 4), (START, 0, 2)]
+
+
 def test_readings_out_of_order_and_from_the_future(database: EdgeDatabase, bundle: TinyBundle) -> None:
     times = np.array([START, START + 5, START + 3, START + 5, NOW + 86_400_001, START + 9], dtype=np.int64)
     verdicts = scorer(database, bundle).score(ReadingGroup(times, np.full((6, 2), 0.5, np.float32)))

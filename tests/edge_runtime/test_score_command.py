@@ -88,6 +88,9 @@ def test_what_is_refused(home: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert json.loads(capsys.readouterr().out)["missing_signals"] == ["heat"]
     assert score(home, "--input", tmp_path / "absent.csv", "--json") == 3
     assert json.loads(capsys.readouterr().out)["error"] == "input"
+    bad.write_text("")
+    assert score(home, "--input", bad) == 3
+    assert "is empty" in capsys.readouterr().err
     (tmp_path / "nobody").mkdir()
     assert score(tmp_path / "nobody", "--input", bad) == 7
     assert "edge-runtime sync" in capsys.readouterr().err
