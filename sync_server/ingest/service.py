@@ -29,7 +29,8 @@ def store_batch(session: Session, device: Device, batch: Batch) -> ResultsAnswer
     """Store what is new of a batch.
 
     1. Lock the stream's row and ask which of the batch's numbers it holds.
-    2. Held ones are compared with what was stored: equal is ``held``, different is refused as ``sequence_reused``.
+    2. Held ones are compared with what was stored: equal is ``held``, different is refused as ``sequence_reused``. New
+       ones of a stream with too many holes are refused alike, because that makes a device open a new stream.
     3. The others are inserted, folded into incidents and added to the roll-up.
     4. Their numbers join the stream's row; streams of one device that grow in turn mark it as cloned.
 
@@ -44,13 +45,15 @@ def store_batch(session: Session, device: Device, batch: Batch) -> ResultsAnswer
         What is held now, and what never will be.
 
     Raises:
-        RequestError: 409 when the device has too many streams, or this one too many holes.
+        RequestError: 409 when the device has too many streams.
     """
     now = utc_now()
     numbers = [record.sequence for record in batch.records]
     stream = lock_stream(session, device.id, batch.stream, numbers, now=now)
     changed = changed_records(session, stream, batch.records)
     fresh = [record for record in batch.records if record.sequence not in stream.held]
+    if stream.is_full:
+        changed, fresh = changed | {record.sequence for record in fresh}, []
     if fresh:
         arrival = Arrival(device.id, device.cohort, device.model, stream.id, now)
         insert_records(session, arrival, fresh)
@@ -59,7 +62,8 @@ def store_batch(session: Session, device: Device, batch: Batch) -> ResultsAnswer
         grow(session, device.id, stream, [record.sequence for record in fresh], now=now)
     session.execute(_SEEN, {"now": now, "stored": bool(fresh), "device_id": device.id})
     reused = tuple(
-        Refusal(number, SEQUENCE_REUSED, "This number is held with another content.") for number in sorted(changed)
+        Refusal(number, SEQUENCE_REUSED, "The number is taken, or its stream is full of holes.")
+        for number in sorted(changed)
     )
     held = ranges(number for number in numbers if number not in changed)
     return ResultsAnswer(len(fresh), held, (*batch.refused, *reused))

@@ -64,6 +64,11 @@ class LockedStream:
     held: frozenset[int]
     runs: int
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the numbers held fall into so many runs that no more are taken."""
+        return self.runs > MAX_RUNS
+
 
 def lock_stream(
     session: Session, device_id: str, stream: str, numbers: Sequence[int], *, now: datetime
@@ -71,7 +76,7 @@ def lock_stream(
     """Return the stream of a device, locked until the transaction ends; opened when it is new.
 
     Raises:
-        RequestError: 409 when the device has too many streams, or this one has too many holes.
+        RequestError: 409 when the device has too many streams.
     """
     given = {"device_id": device_id, "stream": stream, "numbers": list(numbers)}
     row = session.execute(_LOCK, given).one_or_none()
@@ -82,11 +87,6 @@ def lock_stream(
         raise RequestError(
             409, "too_many_streams", f"Device {device_id} has opened {MAX_STREAMS} streams already.",
             advice="Ask the operator; the device may have to be enrolled again into an empty home.",
-        )  # fmt: skip
-    if row.runs > MAX_RUNS:
-        raise RequestError(
-            409, "stream_fragmented", f"Stream {stream} of device {device_id} has more than {MAX_RUNS} holes.",
-            advice="The device has to open a new stream.",
         )  # fmt: skip
     return LockedStream(row.id, row.first_seen_at, row.grown_at, frozenset(row.held), row.runs)
 
