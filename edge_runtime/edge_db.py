@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import secrets
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -128,7 +129,7 @@ class EdgeDatabase:
     def _prepare(self) -> None:
         sql = self._connection
         # The log mode is part of the file; the other settings belong to this connection.
-        sql.execute("PRAGMA journal_mode = WAL")
+        self._enter_wal()
         sql.execute("PRAGMA synchronous = FULL")
         sql.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT_BYTES}")
         sql.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
@@ -143,6 +144,18 @@ class EdgeDatabase:
                 expected=SCHEMA_VERSION,
                 got=version,
             )
+
+    def _enter_wal(self) -> None:
+        # Two processes that open a new file together: SQLite says "locked" at once here, without its busy timeout.
+        until = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                    raise
+                time.sleep(0.01)
 
     def _create(self) -> None:
         with self.transaction() as sql:

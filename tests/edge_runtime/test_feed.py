@@ -143,7 +143,7 @@ def test_stopping_a_feed_that_nobody_reads_does_not_wait(path: Path) -> None:
 
 def test_standard_input_ends_with_its_last_line(monkeypatch: pytest.MonkeyPatch) -> None:
     readable, writable = os.pipe()
-    with open(readable, "rb") as stdin, Feed_of(stdin, monkeypatch) as feed:
+    with os.fdopen(readable, "rb") as stdin, Feed_of(stdin, monkeypatch) as feed:
         os.write(writable, HEADER + b"1,2\n3,4")
         os.close(writable)
         with next_stream(feed) as stream:
