@@ -59,8 +59,8 @@ def run(report: Report, *, quick: bool) -> None:
         folder = Path(name)
         report.progress("building the model from a simulated fleet")
         desk = _desk(folder, quick)
-        _first_verdict(report, desk, folder, repeats=3 if quick else 11)
-        _memory(report, desk, folder, VERDICTS // 10 if quick else VERDICTS)
+        _first_verdict(report, desk, folder, repeats=2 if quick else 11)
+        _memory(report, desk, folder, *((VERDICTS // 10, 20) if quick else (VERDICTS, RIVAL_VERDICTS)))
         _throughput(report, desk, folder, repeats=1 if quick else 3)
         _in_process(report, desk, folder, repeats=50 if quick else 400)
     if quick:
@@ -132,8 +132,8 @@ def _pipes(process: subprocess.Popen[str]) -> tuple[IO[str], IO[str]]:
     return process.stdin, process.stdout
 
 
-def _seconds_to_verdict(command: Sequence[str], lines: Sequence[str]) -> float:
-    """Return the seconds from starting a process to its first scored line, its input left open."""
+def _seconds_to_verdict(command: Sequence[str], lines: Sequence[str]) -> tuple[float, float]:
+    """Return wall-clock and processor seconds from a process's start to its first scored line, its input left open."""
     started = time.perf_counter()
     process = _start(command)
     source, sink = _pipes(process)
@@ -143,41 +143,44 @@ def _seconds_to_verdict(command: Sequence[str], lines: Sequence[str]) -> float:
         for line in sink:
             if '"scored"' in line:
                 taken = time.perf_counter() - started
+                cpu = psutil.Process(process.pid).cpu_times()
                 break
         else:
             raise RuntimeError(f"{command[0]} ended without a verdict")
         source.close()
         sink.read()
-    return taken
+    return taken, cpu.user + cpu.system
 
 
 def _first_verdict(report: Report, desk: Desk, folder: Path, *, repeats: int) -> None:
     """Time processes from start to first verdict, in turn."""
     first = [desk.header, *desk.lines[: desk.slots]]
     following = [desk.header, desk.lines[desk.slots]]
-    sides: dict[str, Callable[[], float]] = {
+    sides: dict[str, Callable[[], tuple[float, float]]] = {
         "edge-runtime, new device": lambda: _seconds_to_verdict(_edge(_copy(desk.home, folder)), first),
         "edge-runtime, next reading": lambda: _seconds_to_verdict(_edge(_copy(desk.warm_home, folder)), following),
         "pandas and scikit-learn": lambda: _seconds_to_verdict(_rival(desk), first),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
     for repeat in range(-1, repeats):  # the first round fills the page cache and is not counted
         for name, side in sides.items():
             taken = side()
             if repeat >= 0:
                 seconds[name].append(taken)
         report.progress(f"first verdict, round {repeat + 1} of {repeats}")
-    report.timings(Timing(f"process start to first verdict, {n}", 1, 1, tuple(s)) for n, s in seconds.items())
-    for name, all_taken in seconds.items():
+    for name, pairs in seconds.items():
+        timing = Timing(f"process start to first verdict, {name}", 1, 1, *zip(*pairs, strict=True))
+        report.timings([timing])
         limit = 0.6 if name.startswith("edge") else None
-        report.figure(f"first verdict, {name}", statistics.median(all_taken), "s", at_most=limit)
+        report.figure(f"first verdict, {name}", timing.median, "s", at_most=limit)
+        report.figure(f"first verdict, {name}, processor time", statistics.median(timing.cpu_seconds), "s")
 
 
-def _memory(report: Report, desk: Desk, folder: Path, verdicts: int) -> None:
+def _memory(report: Report, desk: Desk, folder: Path, verdicts: int, rival_verdicts: int) -> None:
     """Read the resident memory of both processes after many verdicts, input left open."""
     sides = {
         "edge-runtime": (_edge(_copy(desk.home, folder)), desk.lines[: verdicts + desk.slots], verdicts),
-        "pandas and scikit-learn": (_rival(desk), desk.lines[:RIVAL_VERDICTS], RIVAL_VERDICTS),
+        "pandas and scikit-learn": (_rival(desk), desk.lines[:rival_verdicts], rival_verdicts),
     }
     for name, (command, lines, wanted) in sides.items():
         started = time.perf_counter()

@@ -13,6 +13,7 @@ other processes used meanwhile.
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -139,6 +140,8 @@ def number(value: Cell) -> str:
         return "-"
     if isinstance(value, str):
         return value
+    if not math.isfinite(value):
+        return str(value)
     if isinstance(value, int) or (value == round(value) and 1000 <= abs(value) < 1e15):
         return f"{int(value):,}"
     if abs(value) >= 1000:

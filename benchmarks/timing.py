@@ -98,6 +98,8 @@ def take_turns(sides: Sequence[Side], *, repeats: int, warmups: int = 1) -> dict
     number = 0
     taken: dict[str, list[tuple[float, float]]] = {side.name: [] for side in sides}
     was_enabled = gc.isenabled()
+    gc.collect()
+    gc.freeze()  # what is there already is not looked through again: collecting between repeats stays cheap
     gc.disable()  # a collection in the middle would be charged to whoever is at it
     try:
         for repeat in range(-warmups, repeats):
@@ -108,6 +110,7 @@ def take_turns(sides: Sequence[Side], *, repeats: int, warmups: int = 1) -> dict
                     taken[side.name].append(pair)
             gc.collect()
     finally:
+        gc.unfreeze()
         if was_enabled:
             gc.enable()
     return {
