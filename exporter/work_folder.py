@@ -30,6 +30,8 @@ MODELS = "models"
 MODEL_FILE = "model.json"
 FORMAT = 1
 PRECISIONS: tuple[BuiltPrecision, ...] = ("fp32", "codebook8")
+# contract.md, Golden windows: none with a raw score this near to the threshold's.
+CLEAR_OF_THRESHOLD = 1e-4
 # Fields of BuiltModel that are files of their own.
 _BINARY = {"references": "references.f32", "golden_json": "golden.json", "golden_f32": "golden.f32"}
 
@@ -114,7 +116,7 @@ def choose_precision(model: BuiltModel, precision: BuiltPrecision) -> BuiltModel
         The model with that graph and the golden outputs it gives here.
 
     Raises:
-        InputError: The build has no such graph.
+        InputError: The build has no such graph, or no golden window is clear of the threshold in it.
         ScoringError: The graph cannot be run.
     """
     import numpy as np
@@ -127,11 +129,23 @@ def choose_precision(model: BuiltModel, precision: BuiltPrecision) -> BuiltModel
         raise InputError(f"The build has no {precision} graph.", advice="Run 'exporter train' again.")
     spec = GoldenSpec.from_bytes(model.golden_json)
     first = spec.tensors[0]
-    windows = np.frombuffer(model.golden_f32[: first.size], "<f4").reshape(first.shape)
-    verdicts = Scorer(graph).score(np.ascontiguousarray(windows, dtype=np.float32))
-    outputs = (verdicts.anomaly_score, verdicts.raw_score, verdicts.is_anomaly)
-    golden = model.golden_f32[: first.size] + b"".join(output.astype("<f4").tobytes() for output in outputs)
-    return dataclasses.replace(model, precision=precision, model_onnx=graph, golden_f32=golden)
+    windows = np.frombuffer(model.golden_f32[: first.size], "<f4").reshape(first.shape).astype(np.float32)
+    scorer = Scorer(graph)
+    # The two graphs differ a little: a window that was clear of the threshold in one may not be in the other.
+    clear = np.abs(scorer.raw_scores(windows) - model.threshold.raw_score) >= CLEAR_OF_THRESHOLD
+    if not clear.any():
+        raise InputError(f"No golden window is clear of the threshold in {precision}.", advice="Train again.")
+    windows = windows[clear]
+    verdicts = scorer.score(windows)
+    outputs = (windows, verdicts.anomaly_score, verdicts.raw_score, verdicts.is_anomaly)
+    kept = GoldenSpec(len(windows), spec.slots, spec.signals, spec.raw_tolerance)
+    return dataclasses.replace(
+        model,
+        precision=precision,
+        model_onnx=graph,
+        golden_json=kept.to_bytes(),
+        golden_f32=b"".join(output.astype("<f4").tobytes() for output in outputs),
+    )
 
 
 def _load_model(where: Path) -> BuiltModel:

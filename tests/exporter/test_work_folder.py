@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from simulators.tiny_build import tiny_build, tiny_model, tiny_provenance
 
@@ -76,3 +77,16 @@ def test_damaged_folders_are_refused(tmp_path: Path, damage: str) -> None:
         (tmp_path / "models" / "default" / "references.f32").unlink()
     with pytest.raises(InputError):
         load_build(tmp_path)
+
+
+def test_golden_windows_too_near_to_the_threshold_are_left_out() -> None:
+    from dataclasses import replace
+
+    model = tiny_model()
+    spec = GoldenSpec.from_bytes(model.golden_json)
+    raw = Scorer(model.model_onnx).raw_scores(
+        np.frombuffer(model.golden_f32[: spec.tensors[0].size], "<f4").reshape(spec.tensors[0].shape)
+    )
+    near = replace(model, threshold=replace(model.threshold, raw_score=float(raw[1])))
+    chosen = choose_precision(near, "fp32")
+    assert GoldenSpec.from_bytes(chosen.golden_json).windows == spec.windows - 1
