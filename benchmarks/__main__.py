@@ -15,10 +15,9 @@ from typing import Any
 import click
 
 from benchmarks.document import write_page
-from benchmarks.harness import Report, read_results, readable, write_result
+from benchmarks.harness import NAMES, Report, read_results, readable, write_result
 from benchmarks.machine import REPOSITORY
 
-NAMES = ("forest", "fidelity", "graph", "cmapss", "device")
 # One thread everywhere: a device gives scoring one core, and comparisons are on equal terms.
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1")
 

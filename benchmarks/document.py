@@ -31,7 +31,7 @@ def page(results: Iterable[Mapping[str, Any]]) -> str:
     parts = [_HEAD]
     results = list(results)
     if results:
-        parts.append(_machine(results[0]))
+        parts += [_machine(results[0]), "## Goals", _table(FIGURE_COLUMNS, _goals(results))]
     for result in results:
         parts.append(f"## {result['benchmark']}\n\n{result['question']}\n\n`{result['command']}`")
         if result["figures"]:
@@ -54,6 +54,13 @@ def _machine(result: Mapping[str, Any]) -> str:
         f"Machine: {machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB, {machine['system']}. "
         f"Python {machine['python']}, {libraries}."
     )
+
+
+def _goals(results: Iterable[Mapping[str, Any]]) -> list[list[Cell]]:
+    """Return a row per figure that has a goal."""
+    return [
+        [f"{result['benchmark']}: {row[0]}", *row[1:]] for result in results for row in figure_rows(result) if row[3]
+    ]
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:

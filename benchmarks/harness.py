@@ -28,6 +28,7 @@ from benchmarks.timing import Timing
 RESULTS = REPOSITORY / "benchmarks" / "results"
 QUICK_RESULTS = REPOSITORY / "build" / "benchmarks"  # small runs never replace the committed figures
 FORMAT = 1
+NAMES = ("forest", "fidelity", "graph", "cmapss", "device")  # the scripts, in the order in which they are run and shown
 Cell = str | int | float | None
 
 
@@ -58,7 +59,7 @@ class Report:
         if at_most is not None or at_least is not None:  # a NaN meets nothing
             met = (at_most is None or value <= at_most) and (at_least is None or value >= at_least)
         self._figures.append(
-            {"name": name, "value": value, "unit": unit, "at_most": at_most, "at_least": at_least, "met": met}
+            {"name": name, "value": _finite(value), "unit": unit, "at_most": at_most, "at_least": at_least, "met": met}
         )
         self.progress(f"{name}: {number(value)} {unit}{' MISSED' if met is False else ''}")
 
@@ -69,7 +70,9 @@ class Report:
 
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
         """Add a table: rows of texts and numbers."""
-        self._tables.append({"title": title, "columns": list(columns), "rows": [list(row) for row in rows]})
+        self._tables.append(
+            {"title": title, "columns": list(columns), "rows": [[_finite(cell) for cell in row] for row in rows]}
+        )
 
     def note(self, text: str) -> None:
         """Add a sentence that the reader of the figures must know."""
@@ -115,23 +118,28 @@ def write_result(result: Mapping[str, Any], folder: Path | None = None) -> Path:
     target = folder or (QUICK_RESULTS if result["quick"] else RESULTS)
     target.mkdir(parents=True, exist_ok=True)
     path = target / f"{result['benchmark']}.json"
-    path.write_text(json.dumps(result, indent=1, ensure_ascii=False, allow_nan=True) + "\n", "utf-8")
+    path.write_text(json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
     return path
 
 
 def read_results(folder: Path = RESULTS) -> list[dict[str, Any]]:
-    """Return the results of a folder, by name.
+    """Return the results of a folder, in the order of ``NAMES``.
 
     Raises:
         ValueError: A file is no result of this format.
     """
     results = []
-    for path in sorted(folder.glob("*.json")):
+    for path in folder.glob("*.json"):
         result = json.loads(path.read_text("utf-8"))
-        if result.get("format") != FORMAT or result.get("benchmark") != path.stem:
+        if result.get("format") != FORMAT or result.get("benchmark") != path.stem or path.stem not in NAMES:
             raise ValueError(f"{path} is no benchmark result of format {FORMAT}")
         results.append(result)
-    return results
+    return sorted(results, key=lambda result: NAMES.index(result["benchmark"]))
+
+
+def _finite(value: Cell) -> Cell:
+    """Return the value, or None for what JSON has no number for."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def number(value: Cell) -> str:

@@ -10,8 +10,9 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks import harness
-from benchmarks.__main__ import NAMES, main
+from benchmarks.__main__ import main
 from benchmarks.document import PAGE, page
+from benchmarks.harness import NAMES
 from benchmarks.machine import describe_code, describe_machine
 from benchmarks.timing import Side, Timing, take_turns
 
