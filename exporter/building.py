@@ -88,7 +88,7 @@ def build_group(spec: ModelSpec, group: Group, *, labelled: bool) -> tuple[Built
     golden = make_golden(trained, group.held_out if len(group.held_out) else group.windows, model)
     references = choose_references(trained)
     lap("golden windows")
-    evaluation = _evaluate(spec, group, Graph(model), labelled=labelled)
+    evaluation = _evaluate(spec, group, trained, Graph(model), labelled=labelled)
     lap("evaluate")
     goals = _missed_goals(proof.parity, evaluation)
     built = BuiltModel(
@@ -167,7 +167,7 @@ def _prove(spec: ModelSpec, group: Group, trained: Trained) -> _Proof:
     return _Proof(Parity(len(windows), held_out, auc, graphs, chosen, reason), candidates, convert_seconds)
 
 
-def _evaluate(spec: ModelSpec, group: Group, graph: Graph, *, labelled: bool) -> dict[str, Any]:
+def _evaluate(spec: ModelSpec, group: Group, trained: Trained, graph: Graph, *, labelled: bool) -> dict[str, Any]:
     """Measure the shipped graph on held-out devices, and a model of single readings beside it."""
     windows, gap = group.held_out, spec.calibration.incident_gap
     if not len(windows):
@@ -184,7 +184,14 @@ def _evaluate(spec: ModelSpec, group: Group, graph: Graph, *, labelled: bool) ->
     if windows.rule.slots == 1:
         return {**figures, "baseline": {"slots": 1, **figures}}
     columns = Columns(spec.data.signals, spec.data.context, ("last",))
-    single = train(_newest_only(group.windows), columns, spec.detector, spec.calibration, labelled=labelled)
+    single = train(
+        _newest_only(group.windows),
+        columns,
+        spec.detector,
+        spec.calibration,
+        labelled=labelled,
+        clusters=trained.clusters,
+    )
     alone = _newest_only(windows)
     features = np.asarray(alone.run(single.feature_graph(), ["features"])[0], np.float32)
     scores = single.detector.fast_scores(features).astype(np.float64)

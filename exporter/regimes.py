@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.cluster import KMeans
 from sklearn.metrics import silhouette_score
+from threadpoolctl import threadpool_limits
 
 from edge_runtime.contract.manifest import MAX_REGIMES, Regimes
 
@@ -20,7 +21,7 @@ from edge_runtime.contract.manifest import MAX_REGIMES, Regimes
 CLEAR_SILHOUETTE = 0.55
 # More regimes must be better by this much: equal splits differ in the third digit by sampling alone.
 WORTH_IT = 0.005
-SAMPLE_FOR_CLUSTERS = 5_000
+SAMPLE_FOR_CLUSTERS = 2_000
 SAMPLE_FOR_SILHOUETTE = 1_000
 # A regime of fewer readings has no mean and spread worth the name.
 FEWEST_IN_REGIME = 50
@@ -66,7 +67,9 @@ def find_clusters(context: FloatArray, seed: int) -> Clusters:
     rng = np.random.default_rng(seed)
     scaled = (known - means) / spreads
     sample = scaled[rng.permutation(len(scaled))[:SAMPLE_FOR_CLUSTERS]]
-    return Clusters(_best_centroids(sample, seed), means, spreads)
+    # On samples this small k-means waits for its threads longer than it computes, ten times so on a busy machine.
+    with threadpool_limits(limits=1):
+        return Clusters(_best_centroids(sample, seed), means, spreads)
 
 
 def fit_regimes(clusters: Clusters, context: FloatArray, signals: FloatArray) -> Regimes:

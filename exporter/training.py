@@ -42,6 +42,7 @@ class Trained:
 
     Attributes:
         plan: Its features.
+        clusters: Regimes of the context alone, or None without context.
         regimes: What is normal in which context, or None without context.
         detector: Trained on all healthy windows.
         calibration: From raw score to anomaly score.
@@ -54,6 +55,7 @@ class Trained:
     """
 
     plan: FeaturePlan
+    clusters: Clusters | None
     regimes: Regimes | None
     detector: FittedForest
     calibration: Calibration
@@ -79,7 +81,13 @@ class Columns:
 
 
 def train(
-    windows: WindowSet, columns: Columns, detector: DetectorSpec, calibration: CalibrationSpec, *, labelled: bool
+    windows: WindowSet,
+    columns: Columns,
+    detector: DetectorSpec,
+    calibration: CalibrationSpec,
+    *,
+    labelled: bool,
+    clusters: Clusters | None = None,
 ) -> Trained:
     """Train one model.
 
@@ -89,6 +97,7 @@ def train(
         detector: Kind, size and seed.
         calibration: Alarm rate or threshold, and what counts as healthy.
         labelled: Whether labels say which windows are healthy.
+        clusters: Regimes of the context where they are known already; else they are found.
 
     Returns:
         The model.
@@ -105,13 +114,12 @@ def train(
         slots=windows.rule.slots,
         shares=_signals_that_go_missing(group, columns.signals),
     )
-    clusters = _clusters(group, plan, detector.seed)
+    clusters = clusters or _clusters(group, plan, detector.seed)
     scores = out_of_fold_scores(group, plan, clusters, detector)
     notes = _notes(group, columns)
     if not labelled and calibration.assumed_contamination > 0:
         kept = scores <= np.quantile(scores, 1.0 - calibration.assumed_contamination)
         group = group.take(kept)
-        clusters = _clusters(group, plan, detector.seed)
         scores = out_of_fold_scores(group, plan, clusters, detector)
         share = calibration.assumed_contamination
         notes.append(f"Without labels the most anomalous {share:.2%} of the windows were taken for faulty.")
@@ -120,6 +128,7 @@ def train(
     features = _features(group, plan, regimes)
     return Trained(
         plan=plan,
+        clusters=clusters,
         regimes=regimes,
         detector=make_detector(detector).fit(features),
         calibration=fitted_map,
