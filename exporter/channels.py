@@ -78,10 +78,18 @@ def start_rollout(
     except TransportError as error:
         if error.status != 409:
             raise
-        running = show_channel(server, channel)
-        if (running.model, running.release, running.share) != (model, release, share):
+        # An earlier attempt may have arrived although its answer was lost.
+        running = _running(server, channel)
+        if running is None or (running.model, running.release, running.share) != (model, release, share):
             raise
         return running
+
+
+def _running(server: Server, channel: str) -> Rollout | None:
+    try:
+        return show_channel(server, channel)
+    except TransportError:
+        return None
 
 
 def _rollout(answer: Answer, what: str) -> Rollout:

@@ -216,6 +216,12 @@ def test_starting_the_running_rollout_again_is_success(remote: PublishServer) ->
         start_rollout(server, "stable", "fleet", 2, 2500)
 
 
+def test_refused_start_says_why_and_not_that_nothing_runs(remote: PublishServer) -> None:
+    remote.before.append(lambda request: problem(409, "wrong_channel", "Release 1 was not made for channel beta."))
+    with pytest.raises(TransportError, match="not made for channel beta"):
+        start_rollout(connect(remote), "beta", "fleet", 1, 10_000)
+
+
 def test_share_out_of_range(remote: PublishServer) -> None:
     with pytest.raises(InputError, match="out of range"):
         start_rollout(connect(remote), "stable", "fleet", 1, 10_001)
