@@ -97,7 +97,7 @@ def _no_channel(channel: str) -> RequestError:
         404,
         "no_rollout",
         f"Channel {channel[:64]} has no rollout yet.",
-        advice="Start one with: exporter rollout start",
+        advice="Start one with: exporter rollout CHANNEL --model NAME --release NUMBER --share 10%",
     )
 
 
