@@ -6,12 +6,14 @@ its name is its content, and the next try finds it there.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_runtime.errors import InputError, StorageError
+from sync_server.errors import RequestError
 
 if TYPE_CHECKING:
     from sync_server.config import ServerConfig
@@ -59,7 +61,8 @@ class Blobs:
         """Store bytes durably and return their SHA-256 in hex; storing them twice is nothing new.
 
         Raises:
-            StorageError: The disk is full or the store does not answer.
+            RequestError: 507, the disk is full.
+            StorageError: The store does not answer.
         """
         import obstore
         from obstore.exceptions import BaseError
@@ -71,8 +74,14 @@ class Blobs:
             if self._folder is not None:
                 _sync_file(self._folder / self._key(digest))
         except (BaseError, OSError) as error:
+            # obstore hands the system's own words on, with its number: 28 is ENOSPC.
+            if getattr(error, "errno", None) == errno.ENOSPC or "os error 28" in str(error):
+                raise RequestError(
+                    507, "disk_full", f"The bundle {digest[:12]} does not fit on the server's disk.",
+                    advice="Make room on the server, then publish again; nothing was changed.",
+                ) from error  # fmt: skip
             raise StorageError(
-                f"The bundle {digest[:12]} could not be stored: {error}.", advice="Check the space of the blob store."
+                f"The bundle {digest[:12]} could not be stored: {error}.", advice="Check the blob store."
             ) from error
         return digest
 

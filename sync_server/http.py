@@ -48,7 +48,7 @@ _TITLES = {
     400: "The request is malformed", 401: "A token or log-in is needed", 403: "Not allowed", 404: "Not found",
     405: "Method not allowed", 409: "Conflict with the present state", 413: "The request is too large",
     415: "Unsupported media type", 416: "Range not satisfiable", 422: "The content is refused",
-    429: "Too many requests", 500: "A fault of the server", 503: "The server is not ready",
+    429: "Too many requests", 500: "A fault of the server", 503: "The server is not ready", 507: "The server is full",
 }  # fmt: skip
 _CODES = {
     400: "bad_request", 401: "not_authenticated", 403: "forbidden", 404: "not_found", 405: "method_not_allowed",
@@ -116,13 +116,19 @@ def _on_stella_error(error: StellaError) -> Response:
 
 def _on_database_error(error: DBAPIError | PoolTimeout) -> Response:
     """A database that is away is 503; a statement that fails is a bug of ours and says nothing of it outside."""
+    sqlstate = getattr(getattr(error, "orig", None), "sqlstate", None)
+    if sqlstate == "53100":  # disk_full
+        log.error("request %s: the database's disk is full", g.get("request_id"))
+        return problem_response(
+            507, "disk_full", "The server's disk is full.", retry_after_seconds=60,
+            advice="Send the request again later; nothing was changed.",
+        )  # fmt: skip
     if isinstance(error, PoolTimeout) or is_away(error):
         log.error("request %s: the database is away: %s", g.get("request_id"), str(error).splitlines()[0])
         return problem_response(
             503, "database_down", "The server's database cannot be reached.", retry_after_seconds=_RETRY_SECONDS,
             advice="Send the request again later; sending it twice changes nothing twice.",
         )  # fmt: skip
-    sqlstate = getattr(error.orig, "sqlstate", None)
     if sqlstate in ("57014", "40001", "40P01", "55P03"):  # statement timeout, conflicts, lock timeout
         log.warning("request %s: database conflict or timeout %s", g.get("request_id"), sqlstate)
         return problem_response(

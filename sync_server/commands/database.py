@@ -32,7 +32,9 @@ def migrate_named(config: ServerConfig) -> str:
 
     url = str(config.database_url)
     if config.database_owner_url is None:
-        log.warning("the server uses the role that owns its tables; docs name the two roles that are safer")
+        log.warning(
+            "the server uses the role that owns its tables; docs/database.md names the two roles that are safer"
+        )
         return run_migrations(url, app_role=None)
     return run_migrations(config.database_owner_url, app_role=make_url(sqlalchemy_url(url)).username)
 

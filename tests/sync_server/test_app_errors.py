@@ -140,6 +140,17 @@ def test_a_bug_in_a_statement_is_500_and_says_nothing(app: Flask) -> None:
     assert "secret_table" not in answer.text
 
 
+def test_a_database_whose_disk_is_full(app: Flask) -> None:
+    def view() -> str:
+        with session_scope() as session:
+            session.execute(text("DO $$ BEGIN RAISE EXCEPTION 'full' USING ERRCODE = '53100'; END $$"))
+        return ""
+
+    app.add_url_rule("/full", view_func=view)
+    answer = app.test_client().get("/full")
+    assert (answer.status_code, answer.json["code"], answer.headers["Retry-After"]) == (507, "disk_full", "60")
+
+
 def test_conflicts_are_tried_again(database: Database) -> None:
     tries = []
 

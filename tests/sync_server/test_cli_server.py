@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
+import psycopg
 import pytest
 from click.testing import CliRunner
 from simulators.bundles import SmallBundle
@@ -210,8 +211,6 @@ def test_a_named_database_with_two_roles(tmp_path: Path) -> None:
 
 
 def test_a_database_of_a_newer_program(tmp_path: Path) -> None:
-    import psycopg
-
     with EmbeddedPostgres(tmp_path / "pg") as postgres:
         migrate(postgres.owner_url, app_role="stella_app")
         with psycopg.connect(postgres.owner_url.replace("+psycopg", "")) as connection:
@@ -277,3 +276,23 @@ def test_processes_that_migrate_at_once_wait_for_each_other(tmp_path: Path) -> N
     with EmbeddedPostgres(tmp_path / "pg") as postgres, ThreadPoolExecutor(4) as pool:
         done = list(pool.map(lambda _: migrate(postgres.owner_url, app_role="stella_app"), range(4)))
     assert len(set(done)) == 1
+
+
+def test_the_documented_roles_are_enough(tmp_path: Path) -> None:
+    """The SQL of docs/database.md, run as it stands but for the names, makes a database that a server can use."""
+    page = (Path(__file__).parents[2] / "docs" / "database.md").read_text("utf-8")
+    sql = page.partition("```sql\n")[2].partition("```")[0].replace("stella", "documented").replace("'...'", "'pw'")
+    before, _, after = sql.partition("\\connect documented\n")
+    with EmbeddedPostgres(tmp_path / "pg") as postgres:
+        admin = postgres._url("stella_admin").replace("+psycopg", "")
+        for database, statements in (("postgres", before), ("documented", after)):
+            with psycopg.connect(admin.replace("/postgres?", f"/{database}?"), autocommit=True) as connection:
+                for statement in statements.split(";\n"):
+                    connection.execute(statement)
+        urls = [f"postgresql://documented_{role}:pw@/documented?host={postgres.cluster}" for role in ("app", "owner")]
+        environ = {"DATABASE_URL": urls[0], "SYNC_SERVER_DATABASE_OWNER_URL": urls[1]}
+        data = ("--data-dir", str(tmp_path / "data"))
+        run("migrate", *data, **environ)
+        assert run("token", "create", "--kind", "viewer", "--name", "x", *data, **environ)[0].startswith("st_view_")
+        with psycopg.connect(urls[0]) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("DELETE FROM audit_entries")

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import random
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
+import obstore
+import obstore.exceptions
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from flask import Flask
@@ -18,9 +22,7 @@ from sqlalchemy import select
 from tuf.api.metadata import DelegatedRole, Delegations, Metadata, Targets
 from werkzeug.test import TestResponse
 
-from edge_runtime.errors import StorageError
 from sync_server.access.models import AuditEntry
-from sync_server.blobs import Blobs
 from sync_server.db import Database
 from sync_server.repository.models import StoredBundle, TufMetadata
 from sync_server.repository.online_key import load_or_create, public_pem
@@ -272,18 +274,22 @@ def test_channels_of_a_known_bundle_change_without_its_file(engineer: ReleaseEng
     assert publish(engineer.sign_targets()).json["code"] == "bad_bundle"
 
 
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), 507, "disk_full"),
+        (obstore.exceptions.GenericError("Unable to write: No space left on device (os error 28)"), 507, "disk_full"),
+        (OSError(errno.EIO, "Input/output error"), 503, "storage"),
+    ],
+)
 def test_a_full_disk_changes_nothing(
-    engineer: ReleaseEngineer, publish: Publish, app: Flask, database: Database, monkeypatch: pytest.MonkeyPatch
+    error: Exception, status: int, code: str, engineer: ReleaseEngineer, publish: Publish, database: Database
 ) -> None:
-    def full(_self: Blobs, _data: bytes) -> str:
-        raise StorageError("No space left on device.")
-
     before = stored(database)
     parts = {**engineer.sign_root(), **engineer.sign_targets(bundle())}
-    with monkeypatch.context() as patch:
-        patch.setattr(Blobs, "put", full)
+    with mock.patch.object(obstore, "put", side_effect=error):
         answer = publish(parts)
-        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+    assert (answer.status_code, answer.json["code"]) == (status, code)
     assert stored(database) == before
     assert publish(parts).status_code == 201
 
