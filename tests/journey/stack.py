@@ -72,6 +72,7 @@ class Stack:
         self.process: subprocess.Popen[bytes] | None = None
         self.keys: dict[str, ReleaseKey] = {}
         self.repository = folder / "repository"
+        self.digests: dict[tuple[str, int], str] = {}
         self.token_files = {kind: folder / f"{kind}.token" for kind in ("publisher", "operator")}
         self._connection: psycopg.Connection[Any] | None = None
 
@@ -179,7 +180,9 @@ class Stack:
         bundle = SmallBundle(
             model=model, version=f"1.{release}", release_number=release, bias=0.25 + release / 1000, extra=extra
         )
-        return bundle.build(self.keys["targets"].private).data
+        built = bundle.build(self.keys["targets"].private)
+        self.digests[model, release] = built.digest
+        return built.data
 
     def prepare(self, *bundles: bytes, channels: Sequence[str] = ("stable",)) -> Path:
         """Write and sign the next release folder."""
