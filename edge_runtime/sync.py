@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from edge_runtime.bundle_store import BundleStore, Pointer, SlotEntry
+from edge_runtime.contract.archive import DEFAULT_LIMITS
 from edge_runtime.contract.bundle import GOLDEN_NAME, MODEL_NAME, Bundle, check_custom, check_signature, open_bundle
 from edge_runtime.contract.release import choose_target
 from edge_runtime.contract.result import AnyRecord
@@ -97,14 +98,16 @@ def synchronise(device: Device, sink: EventSink, *, progress: Progress | None = 
 
 def _update(device: Device, run: _Run, progress: Progress | None) -> UpdateOutcome:
     view = refresh(device.home, device.identity, device.transport, device.files)  # 1
-    pointer = _pointer(device.store)
+    pointer = _pointer(device)
     wanted = _wanted(device, view, pointer)  # 2
     run.release = wanted
     if wanted is None:
-        return _unchanged(pointer, "the channel has no release for this device" if pointer is None else "")
+        device.files.remove(device.home.staging)  # a release that was begun and is no longer offered
+        return _unchanged(pointer)
     target = _chosen(device, view, wanted)
     if pointer is not None and pointer.active.digest == target.sha256 and _is_whole(device.store, pointer.active):
-        return _unchanged(pointer, "")
+        device.files.remove(device.home.staging)
+        return _unchanged(pointer)
     kept = _kept_slot(device.store, pointer, target)
     if kept is not None:
         # Going back needs no network: the previous bundle was verified when it came, and is still listed.
@@ -115,14 +118,16 @@ def _update(device: Device, run: _Run, progress: Progress | None) -> UpdateOutco
     return UpdateOutcome("activated", None, wanted, now_ms(), f"Release {wanted} ({target.path}) is active.")
 
 
-def _pointer(store: BundleStore) -> Pointer | None:
+def _pointer(device: Device) -> Pointer | None:
+    """Return what is active, or None when that cannot be known or is of a model this device was enrolled for before."""
     try:
-        return store.pointer()
+        pointer = device.store.pointer()
     except StorageError as error:
         if error.fields.get("reason") != "slot_damaged":
             raise
         log.warning("%s", error)
         return None
+    return pointer if pointer is not None and pointer.active.model == device.identity.model else None
 
 
 def _wanted(device: Device, view: View, pointer: Pointer | None) -> int | None:
@@ -131,9 +136,11 @@ def _wanted(device: Device, view: View, pointer: Pointer | None) -> int | None:
     _check_model(device, rollout)
     active = pointer.active.release_number if pointer is not None else None
     wanted = decide(rollout, identity.device_id, identity.cohort, active)
-    if wanted is None and pointer is not None and not _is_whole(device.store, pointer.active):
-        return active  # keep what you have means: make it whole again
-    return wanted
+    if wanted is not None or pointer is None or active is None:
+        return wanted
+    # To keep what it has, a device needs it whole, and not below a floor that has risen since.
+    keeps = active >= view.floor(identity.model) and _is_whole(device.store, pointer.active)
+    return None if keeps else active
 
 
 def _check_model(device: Device, rollout: Rollout | None) -> None:
@@ -222,6 +229,14 @@ def self_test(bundle: Bundle) -> None:
 
 
 def _check_room(device: Device, target: Target) -> None:
+    limits = DEFAULT_LIMITS
+    if target.length > limits.bundle_bytes or target.custom.size_unpacked > limits.unpacked_bytes:
+        raise TrustError(
+            f"The bundle {target.path} has {target.length:,} bytes, {target.custom.size_unpacked:,} unpacked; a device "
+            f"takes at most {limits.bundle_bytes:,} and {limits.unpacked_bytes:,}.",
+            reason="bad_bundle",
+            advice="The active bundle stays; publish a smaller one.",
+        )
     needed = target.length + target.custom.size_unpacked + SPARE_BYTES
     with translated(device.home.path):
         free = shutil.disk_usage(device.home.path).free
@@ -234,9 +249,9 @@ def _check_room(device: Device, target: Target) -> None:
         )
 
 
-def _unchanged(pointer: Pointer | None, why: str) -> UpdateOutcome:
+def _unchanged(pointer: Pointer | None) -> UpdateOutcome:
     if pointer is None:
-        return UpdateOutcome("unchanged", None, None, now_ms(), f"Nothing to run yet: {why}.")
+        return UpdateOutcome("unchanged", None, None, now_ms(), "The channel has no release for this device yet.")
     release = pointer.active.release_number
     return UpdateOutcome("unchanged", None, release, now_ms(), f"Release {release} stays active.")
 

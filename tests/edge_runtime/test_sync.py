@@ -403,3 +403,41 @@ def test_progress_counts_every_byte(enrolled: EnrolledDevice) -> None:
     synchronise(enrolled.device, enrolled.sink, progress=lambda done, total: told.append((done, total)))
     assert told[-1] == (len(SECOND.data), len(SECOND.data))
     assert [done for done, _ in told] == sorted(done for done, _ in told)
+
+
+def test_a_bundle_that_claims_too_much_is_not_even_asked_for(enrolled: EnrolledDevice) -> None:
+    enrolled.server.publish(SECOND)
+    listed = enrolled.server.targets.targets[SECOND.path]
+    listed.unrecognized_fields["custom"]["size_unpacked"] = 10 * 2**30
+    enrolled.server.sign_targets()
+    enrolled.server.roll_out(2, previous=1)
+    refused(enrolled, "bad_bundle")
+    assert not [request for request in enrolled.server.requests if SECOND.digest in request.path]
+
+
+def test_a_floor_above_the_active_release_is_reported_and_scoring_goes_on(enrolled: EnrolledDevice) -> None:
+    enrolled.server.publish(floor={"pumps": 2})
+    enrolled.server.roll_out(2, previous=None, share=0)
+    refused(enrolled, "below_floor", release=1)
+
+
+def test_a_device_enrolled_for_another_model_changes_over(enrolled: EnrolledDevice) -> None:
+    fans = SmallBundle(model="fans", version="7.0", release_number=7).build()
+    enrolled.server.publish(fans)
+    device = enrolled.device
+    identity = dataclasses.replace(device.identity, model="fans")
+    enrolled.device = dataclasses.replace(device, identity=identity)
+    # Paused: a device keeps its active release, but the one of another model does not count as such.
+    enrolled.server.roll_out(8, previous=7, model="fans", state="paused")
+    assert enrolled.sync().outcome.outcome == "activated"
+    assert enrolled.active_release() == 7
+
+
+def test_what_was_begun_and_withdrawn_is_forgotten(enrolled: EnrolledDevice) -> None:
+    offer(enrolled, SECOND)
+    enrolled.server.faults.append(Fault("/targets/", "cut", times=1, after=1000))
+    enrolled.sync()
+    assert enrolled.device.home.staging.exists()
+    enrolled.server.roll_out(1)
+    assert enrolled.sync().outcome.outcome == "unchanged"
+    assert not enrolled.device.home.staging.exists()
