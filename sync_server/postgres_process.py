@@ -13,7 +13,8 @@ import pwd
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -94,7 +95,8 @@ class Runner:
         return cls(
             user="nobody",
             advice="Postgres may not run as root and user namespaces are forbidden here, so the user nobody must be "
-            "able to enter the data folder: choose a --data-dir such as /var/lib/stella, or set DATABASE_URL.",
+            "able to enter the data folder and to read the installed program: choose a --data-dir such as "
+            "/var/lib/stella, or set DATABASE_URL.",
             _extra={"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []},
         )
 
@@ -119,24 +121,44 @@ class Runner:
         self.own(path)
 
     def run(self, command: Sequence[str], *, cwd: Path) -> subprocess.CompletedProcess[bytes]:
-        """Run a command to its end, its output captured."""
-        return subprocess.run(
-            [*self.prefix, *command], cwd=cwd, env=_environment(), capture_output=True, check=False, **self._extra
-        )
+        """Run a command to its end, its output captured.
+
+        Raises:
+            StorageError: The program cannot be started, for example because the account may not read it.
+        """
+        with self._told(command):
+            return subprocess.run(
+                [*self.prefix, *command], cwd=cwd, env=_environment(), capture_output=True, check=False, **self._extra
+            )
 
     def popen(self, command: Sequence[str], sink: IO[bytes], *, cwd: Path) -> subprocess.Popen[bytes]:
-        """Start a command that ends with the thread that started it; a session of its own keeps Ctrl-C away."""
-        return subprocess.Popen(
-            [*self.prefix, *command],
-            cwd=cwd,
-            env=_environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=sink,
-            stderr=sink,
-            preexec_fn=die_with_parent,
-            start_new_session=True,
-            **self._extra,
-        )
+        """Start a command that ends with the thread that started it; a session of its own keeps Ctrl-C away.
+
+        Raises:
+            StorageError: The program cannot be started, for example because the account may not read it.
+        """
+        with self._told(command):
+            return subprocess.Popen(
+                [*self.prefix, *command],
+                cwd=cwd,
+                env=_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=sink,
+                preexec_fn=die_with_parent,
+                start_new_session=True,
+                **self._extra,
+            )
+
+    @contextmanager
+    def _told(self, command: Sequence[str]) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StorageError(
+                f"{command[0]} cannot be started{f' as {self.user}' if self.user else ''}: {error.strerror}.",
+                advice=self.advice,
+            ) from error
 
 
 def _environment() -> dict[str, str]:

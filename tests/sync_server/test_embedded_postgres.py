@@ -168,3 +168,10 @@ def test_fallback_for_machines_without_namespaces(tmp_path: Path) -> None:
     with pytest.raises(StorageError) as caught:
         EmbeddedPostgres(locked / "pg", runner=runner).start()
     assert "nobody" in caught.value.advice
+
+
+def test_a_program_that_cannot_be_started(tmp_path: Path) -> None:
+    runner = Runner(prefix=(str(tmp_path / "none"),))
+    with pytest.raises(StorageError, match="cannot be started") as caught:
+        EmbeddedPostgres(tmp_path / "pg", runner=runner).start()
+    assert "DATABASE_URL" in caught.value.advice
