@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow import csv, parquet
 
-from exporter.errors import TelemetryError
+from exporter.errors import TelemetryError, did_you_mean
 from exporter.tables import as_numbers, as_texts, as_times, column_names, table_files
 
 SAMPLE_ROWS = 300_000
@@ -89,13 +89,8 @@ def guess_columns(
     Raises:
         TelemetryError: The file cannot be read, a named column is not there, or no device, time or signal is found.
     """
-    first = table_files(path)[0]
-    names = column_names(first)
-    for named in (device, time, cohort, *(context or ())):
-        if named is not None and named not in names:
-            from exporter.errors import did_you_mean
-
-            raise TelemetryError(f"{path} has no column {named!r}.", advice=did_you_mean(named, names))
+    names = column_names(table_files(path)[0])
+    _check_named((device, time, cohort, *(context or ())), names, path)
     table = read_sample(path)
     time = time or _find_time(table, path)
     device = device or _find_device(table, time, path)
@@ -122,6 +117,12 @@ def guess_columns(
         interval_seconds=_interval(table, time, devices),
         reasons=reasons,
     )
+
+
+def _check_named(named: Sequence[str | None], names: Sequence[str], path: Path) -> None:
+    for name in named:
+        if name is not None and name not in names:
+            raise TelemetryError(f"{path} has no column {name!r}.", advice=did_you_mean(name, names))
 
 
 def read_sample(path: Path, rows: int = SAMPLE_ROWS) -> pa.Table:

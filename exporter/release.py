@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 from tuf.api.exceptions import LengthOrHashMismatchError
 from tuf.api.metadata import Metadata, Root, TargetFile, Targets
 
-from edge_runtime.contract.bundle import open_bundle
+from edge_runtime.contract.bundle import Bundle, open_bundle
 from edge_runtime.contract.names import target_path
 from edge_runtime.contract.release import CUSTOM_FIELD, TargetCustom, floors
 from edge_runtime.errors import InputError, TrustError
@@ -116,23 +116,13 @@ def prepare_release(
     for bundle, data in zip(opened, bundles, strict=True):
         custom = custom_for(repository, bundle, channels)
         path = target_path(custom.model, custom.version, custom.cohort)
-        target = TargetFile.from_data(path, data, ["sha256"])
-        target.unrecognized_fields[CUSTOM_FIELD] = custom.to_dict()
-        signed.targets[path] = target
+        signed.targets[path] = TargetFile.from_data(path, data, ["sha256"])
+        signed.targets[path].unrecognized_fields[CUSTOM_FIELD] = custom.to_dict()
     set_floors(signed, repository, minimum_release or {})
     if in_use is not None:
         withdraw(signed, in_use, keep)
-    if len(signed.targets) > MAX_TARGETS:
-        raise InputError(
-            f"targets.json would list {len(signed.targets)} bundles; at most {MAX_TARGETS} are allowed.",
-            advice="Prepare with --server and --token-file, so that releases no channel runs are withdrawn.",
-        )
-    for data, bundle in zip(bundles, opened, strict=True):
-        manifest = bundle.manifest
-        write_bytes(folder / TARGETS / target_path(manifest.model, manifest.version, manifest.cohort), data)
-    for root in repository.roots:
-        write_metadata(folder, root)
-    write_metadata(folder, Metadata(signed))
+    _check_size(signed)
+    _write(repository, zip(opened, bundles, strict=True), signed, folder)
     return summarise(folder, repository.customs)
 
 
@@ -252,6 +242,23 @@ def adopt_release(repository_folder: Path, release: Path) -> None:
 def _newest_targets(files: Mapping[tuple[str, int], Path]) -> Metadata[Targets] | None:
     versions = [version for role, version in files if role == "targets"]
     return read_metadata(files["targets", max(versions)], Targets) if versions else None
+
+
+def _check_size(signed: Targets) -> None:
+    if len(signed.targets) > MAX_TARGETS:
+        raise InputError(
+            f"targets.json would list {len(signed.targets)} bundles; at most {MAX_TARGETS} are allowed.",
+            advice="Prepare with --server and --token-file, so that releases no channel runs are withdrawn.",
+        )
+
+
+def _write(repository: Repository, bundles: Iterable[tuple[Bundle, bytes]], signed: Targets, folder: Path) -> None:
+    for bundle, data in bundles:
+        manifest = bundle.manifest
+        write_bytes(folder / TARGETS / target_path(manifest.model, manifest.version, manifest.cohort), data)
+    for root in repository.roots:
+        write_metadata(folder, root)
+    write_metadata(folder, Metadata(signed))
 
 
 def _next_targets(repository: Repository, now: datetime) -> Targets:

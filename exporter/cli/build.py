@@ -31,6 +31,7 @@ from exporter.cli.training import train_models
 
 if TYPE_CHECKING:
     from exporter.config import ModelSpec
+    from exporter.pipeline import ReleaseOptions
 
 
 @click.command()
@@ -79,10 +80,7 @@ def build(
     release, with --share devices get it.
     """
     from exporter.config import load_spec
-    from exporter.files import write_bytes
-    from exporter.pipeline import ReleaseOptions, build_release
-    from exporter.provenance import readable_json
-    from exporter.report import print_report, report_dict
+    from exporter.pipeline import ReleaseOptions
 
     spec = with_bad_rows(load_spec(config), max_bad_rows)
     if compare_features:
@@ -103,10 +101,20 @@ def build(
         source=source_revision,
         keep=keep,
     )
+    return run_build(spec, options, as_json)
+
+
+def run_build(spec: ModelSpec, options: ReleaseOptions, as_json: bool) -> None:
+    """Build, write report.json and show the report."""
+    from exporter.files import write_bytes
+    from exporter.pipeline import build_release
+    from exporter.provenance import readable_json
+    from exporter.report import print_report, report_dict
+
     with progress_display() as show:
         outcome = build_release(spec, options, train=train_models, progress=show)
     report = report_dict(outcome)
-    write_bytes(out / "report.json", readable_json(report))
+    write_bytes(options.out / "report.json", readable_json(report))
     if as_json:
         return emit(report, [], as_json)
     return print_report(outcome, report_console())

@@ -157,7 +157,7 @@ def publish(
         f"The server holds targets {published.targets_version} and root {published.root_version}{already}.",
         *(f"  added      {path}" for path in published.added),
         *(f"  withdrawn  {path}" for path in published.withdrawn),
-        "Next: exporter rollout CHANNEL --model NAME --release NUMBER --share 10%",
+        *next_rollout(folder),
     ]
     emit(published.to_dict(), lines, as_json)
 
@@ -205,6 +205,21 @@ def rollout(
     else:
         now_running = show_channel(server, channel)
     emit({"channel": channel, **now_running.to_dict()}, [describe_rollout(channel, now_running)], as_json)
+
+
+def next_rollout(folder: Path) -> list[str]:
+    """Return the command that lets devices have what a release folder adds; nothing when it adds nothing."""
+    from exporter.release import summarise
+    from exporter.repository import load_repository
+
+    summary, customs = summarise(folder), load_repository(folder).customs
+    added = [customs[path] for path in summary.added]
+    if not added or not added[0].channels:
+        return []
+    first = added[0]
+    return [
+        f"Next: exporter rollout {first.channels[0]} --model {first.model} --release {first.release_number} --share 10%"
+    ]
 
 
 def describe(summary: ReleaseSummary) -> list[str]:
