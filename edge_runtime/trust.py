@@ -185,6 +185,8 @@ def pin_root(home: Home, data: bytes, digest: str, files: FileSystem) -> None:
     path = _pinned_path(home, digest)
     files.make_folder(path.parent)
     write_atomically(files, path, data)
+    # The folders above may be new: without their names on disk the file is lost with all that it holds.
+    files.sync_folder(home.trust)
     files.sync_folder(home.path)
 
 
@@ -237,3 +239,4 @@ def _sync(folder: Path, files: FileSystem) -> None:
     for name in ("timestamp.json", "snapshot.json", "targets.json"):
         files.sync_file(folder / name)
     files.sync_folder(folder)
+    files.sync_folder(folder.parent)

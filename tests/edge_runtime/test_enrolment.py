@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 
 import pytest
+from simulators.disk import Crash, RecordingDisk
 from simulators.repository import Fault, RepositorySimulator
 
 from edge_runtime.contract.enrolment import EnrolmentLine
@@ -78,6 +79,48 @@ def test_enrolling_again_keeps_the_device_and_changes_the_token(home: Home, serv
     assert second.cohort == "FD002"
     assert second.root_sha256 != first.root_sha256
     assert load_token(home) != token
+
+
+def usable(home: Home) -> bool:
+    """Whether the home is enrolled; if it is, everything that enrolment promises is there."""
+    if not is_enrolled(home):
+        return False
+    identity = load_identity(home)
+    load_pinned_root(home, identity.root_sha256)
+    assert len(load_token(home)) > 40
+    return True
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["first", "again"])
+def test_a_crash_at_any_step_leaves_no_half_enrolled_home(
+    tmp_path: Path, server: RepositorySimulator, again: bool
+) -> None:
+    for step in range(100):
+        home = Home(tmp_path / str(step))
+        disk = RecordingDisk(home.path)
+        if again:
+            enrol(home, server.enrolment_line(), server, disk, Wishes())
+            disk.settle()
+        disk.crash_before = step
+        try:
+            enrol(home, server.enrolment_line(), server, disk, Wishes())
+        except Crash:
+            pass
+        else:
+            assert step > 10
+            break
+        for seed in range(4):
+            left = Home(disk.after_power_loss(tmp_path / f"{step}-{seed}", seed))
+            assert usable(left) or not again
+            join(left, server)
+            assert usable(left)
+        assert usable(home) or not again
+        known = len(server.devices)
+        before = load_identity(home).device_id if again else None
+        assert before in (None, join(home, server).device_id)
+        assert not again or len(server.devices) == known
+    else:
+        pytest.fail("it never came to an end")
 
 
 def test_an_empty_home_is_a_new_device(tmp_path: Path, server: RepositorySimulator) -> None:
