@@ -66,7 +66,9 @@ class Home:
         Raises:
             StorageError: It cannot be created.
         """
-        FileSystem().make_folder(self.path)
+        if not self.path.is_dir():
+            FileSystem().make_folder(self.path)
+            FileSystem().sync_folder(self.path.parent)
 
     @contextlib.contextmanager
     def lock(self, command: str) -> Iterator[None]:
