@@ -144,3 +144,10 @@ def test_an_answer_reads_back_and_is_read_strictly() -> None:
     for broken in ({}, {"stored": 1, "held": [[2, 1]], "refused": []}, {"stored": 1, "held": [[1]], "refused": []}):
         with pytest.raises(ContractError):
             ResultsAnswer.from_dict(broken)
+
+
+def test_the_time_that_scoring_took_does_not_make_another_record() -> None:
+    summary = records()[1]
+    assert isinstance(summary, result.Summary)
+    assert result.record_digest(replace(summary, latency_sum_us=9, latency_max_us=9)) == result.record_digest(summary)
+    assert result.record_digest(replace(summary, late=9)) != result.record_digest(summary)
