@@ -77,7 +77,14 @@ def _spread(held_out: dict[str, list[str]]) -> tuple[tuple[str, str], ...]:
 
 
 def _write_files(frame: pd.DataFrame, chosen: tuple[tuple[str, str], ...], work: Path) -> None:
+    """Write each device's readings, moved by whole days so that the newest is of the last 24 hours.
+
+    The telemetry is years old, and a dashboard shows this week first. Whole days keep hours and windows as they are.
+    """
     (work / "readings").mkdir(parents=True, exist_ok=True)
+    times = pd.to_datetime(frame["timestamp"], utc=True)
+    newest = times[frame["device_id"].isin([device for device, _ in chosen])].max()
+    moved = frame.assign(timestamp=times + (pd.Timestamp.now("UTC") - newest).floor("D"))
     for device, _ in chosen:
-        own = frame[frame["device_id"] == device].drop(columns=["device_id", "cohort"])
+        own = moved[moved["device_id"] == device].drop(columns=["device_id", "cohort"])
         own.to_csv(readings_file(work, device), index=False)

@@ -7,12 +7,15 @@ when not, or the folder that ``DEMO_DATA`` names. Everything it makes lies in ``
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import secrets
 import shutil
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +56,32 @@ def main() -> int:
 
 def journey(data: Path | None, port: int) -> int:
     """Do all steps in order; each prints one line."""
+    with alone():
+        return _journey(data, port)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Hold ``build/demo`` for this run: another one would pull the data from under its server.
+
+    Raises:
+        DemoError: A demo runs there, perhaps on another terminal where its dashboard is still served.
+    """
+    WORK.parent.mkdir(parents=True, exist_ok=True)
+    with (WORK.parent / "demo.lock").open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DemoError(f"A demo is running in {WORK} already; stop it with Ctrl-C in its terminal.") from error
+        yield
+
+
+def _journey(data: Path | None, port: int) -> int:
     told = Journey()
     shutil.rmtree(WORK, ignore_errors=True)
     WORK.mkdir(parents=True)
     fleet = prepare(data, SHARED, WORK)
-    told.say(f"telemetry: {fleet.name}, cohorts {', '.join(fleet.cohorts)}")
+    told.say(f"telemetry: {fleet.name}, cohorts {', '.join(fleet.cohorts)}; moved by whole days so that it ends now")
     data_dir, log, url = WORK / "server", WORK / "server.log", f"http://{HOST}:{port}"
     make_keys(data_dir)
     told.say("keys made, repository created (root and targets keys stay here, the server has the online key)")
