@@ -21,7 +21,7 @@ unless it learnt better, so the usual way is also the short one: 15 instead of 2
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 ML_OPSETS = (3, 5)
 _LEAF = -1
+# onnxruntime adds path lengths up in float32, tree after tree; measured against scikit-learn the score is off by
+# 5e-7 at 300 trees, 9e-7 at 1,000 and 2.3e-6 at 3,000. Sums of parts keep larger forests within 1e-6.
+_TREES_A_NODE = 500
 _LESS_OR_EQUAL = 0  # BRANCH_LEQ in the enumeration of TreeEnsemble 5
 
 
@@ -182,8 +185,35 @@ def add_forest(graph: GraphBuilder, trees: PathForest, features: str, *, name: s
         raise ConversionError(
             f"Forests cannot be written for ai.onnx.ml {ml_opset}.", advice="Use 5, or 3 for older runtimes."
         )
-    lengths = _ensemble_5(graph, trees, features) if ml_opset == 5 else _ensemble_3(graph, trees, features)
+    ensemble = _ensemble_5 if ml_opset == 5 else _ensemble_3
+    sums = [ensemble(graph, part, features) for part in _parts(trees)]
+    lengths = sums[0] if len(sums) == 1 else graph.add("Sum", *sums)
     return graph.add("Exp", graph.add("Mul", lengths, graph.constant(np.float32(trees.scale))), name=name)
+
+
+def _parts(trees: PathForest) -> list[PathForest]:
+    """Cut a forest into forests of at most 500 trees each, on the same columns and scale."""
+    count = trees.roots.size
+    bounds = np.r_[trees.roots, trees.left.size]
+    result = []
+    for start in range(0, count, _TREES_A_NODE):
+        stop = min(start + _TREES_A_NODE, count)
+        nodes, first = slice(bounds[start], bounds[stop]), bounds[start]
+        leaf = trees.left[nodes] == _LEAF
+        result.append(
+            replace(
+                trees,
+                features=trees.features[nodes],
+                splits=trees.splits[nodes],
+                left=np.where(leaf, _LEAF, trees.left[nodes] - first),
+                right=np.where(leaf, _LEAF, trees.right[nodes] - first),
+                missing_left=trees.missing_left[nodes],
+                path_lengths=trees.path_lengths[nodes],
+                roots=trees.roots[start:stop] - first,
+                tree_of=trees.tree_of[nodes] - start,
+            )
+        )
+    return result
 
 
 def _score_parts(

@@ -93,6 +93,14 @@ def test_every_kind_of_forest(options: dict[str, float], ml_opset: int) -> None:
 
 
 @BOTH
+def test_thousands_of_trees_stay_within_a_millionth(ml_opset: int) -> None:
+    rng = np.random.default_rng(8)
+    X = rng.normal(size=(600, 4))
+    forest = IsolationForest(n_estimators=2300, max_samples=64, random_state=1).fit(X)
+    assert_same(forest, without(X, 0.1, rng), ml_opset)
+
+
+@BOTH
 def test_one_node_trees(ml_opset: int) -> None:
     constant = IsolationForest(n_estimators=5, random_state=0).fit(np.ones((50, 3)))
     assert {tree.tree_.node_count for tree in constant.estimators_} == {1}
