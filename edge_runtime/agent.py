@@ -23,7 +23,7 @@ from typing import BinaryIO
 
 from edge_runtime.bundle_store import ActiveBundle
 from edge_runtime.config import Config
-from edge_runtime.device import Device, now_ms
+from edge_runtime.device import EnrolledDevice, now_ms
 from edge_runtime.device_scoring import ReadingScorer
 from edge_runtime.edge_db import EdgeDatabase
 from edge_runtime.errors import InputError, StorageError
@@ -64,7 +64,7 @@ class Agent:
         config: Intervals, batch size, the file of readings.
     """
 
-    def __init__(self, device: Device, config: Config) -> None:
+    def __init__(self, device: EnrolledDevice, config: Config) -> None:
         self._device = device
         self._stop = threading.Event()
         self._feed = Feed(config.readings)

@@ -23,7 +23,7 @@ from edge_runtime.transport import Transport
 
 
 @dataclass(frozen=True, slots=True)
-class Device:
+class EnrolledDevice:
     """What sync, upload and status work with.
 
     Attributes:
@@ -66,7 +66,7 @@ def transport_options(config: Config, *, insecure_http: bool) -> TransportOption
     )
 
 
-def device_with(home: Home, transport: Transport, *, download_deadline_seconds: float = 900.0) -> Device:
+def device_with(home: Home, transport: Transport, *, download_deadline_seconds: float = 900.0) -> EnrolledDevice:
     """Open an enrolled device over a transport that exists already.
 
     Raises:
@@ -75,11 +75,11 @@ def device_with(home: Home, transport: Transport, *, download_deadline_seconds: 
     files = FileSystem()
     identity, token = load_identity(home), load_token(home)
     store = BundleStore(home.path, files)
-    return Device(home, identity, token, transport, store, files, download_deadline_seconds)
+    return EnrolledDevice(home, identity, token, transport, store, files, download_deadline_seconds)
 
 
 @contextlib.contextmanager
-def open_device(config: Config) -> Iterator[Device]:
+def open_device(config: Config) -> Iterator[EnrolledDevice]:
     """Open the device of the configured home.
 
     Raises:

@@ -13,7 +13,7 @@ from typing import Any
 
 from edge_runtime.bundle_store import BundleStore, SlotEntry
 from edge_runtime.contract.routes import DEVICE_STATUS
-from edge_runtime.device import Device, now_ms
+from edge_runtime.device import EnrolledDevice, now_ms
 from edge_runtime.edge_db import EdgeDatabase
 from edge_runtime.errors import StorageError
 from edge_runtime.freshness import expires_ms, is_stale
@@ -85,7 +85,7 @@ def shown_fields(home: Home, identity: Identity, database: EdgeDatabase | None) 
     }
 
 
-def report_status(device: Device, database: EdgeDatabase) -> None:
+def report_status(device: EnrolledDevice, database: EdgeDatabase) -> None:
     """Tell the server how the device is.
 
     Raises:

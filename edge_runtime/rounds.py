@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 from edge_runtime.backoff import jittered, retry_delay
 from edge_runtime.config import Config
-from edge_runtime.device import Device
+from edge_runtime.device import EnrolledDevice
 from edge_runtime.device_status import report_status
 from edge_runtime.edge_db import EdgeDatabase
 from edge_runtime.errors import StellaError, TransportError
@@ -79,7 +79,7 @@ class Rounds(threading.Thread):
 
     def __init__(
         self,
-        device: Device,
+        device: EnrolledDevice,
         config: Config,
         *,
         stop: threading.Event,

@@ -21,7 +21,7 @@ from edge_runtime.contract.bundle import GOLDEN_NAME, MODEL_NAME, Bundle, check_
 from edge_runtime.contract.release import choose_target
 from edge_runtime.contract.result import AnyRecord
 from edge_runtime.contract.rollout import Rollout, decide
-from edge_runtime.device import Device, now_ms
+from edge_runtime.device import EnrolledDevice, now_ms
 from edge_runtime.download import Progress, download
 from edge_runtime.errors import ContractError, ScoringError, StellaError, StorageError, TrustError
 from edge_runtime.files import translated
@@ -69,7 +69,7 @@ class _Run:
     downloaded: int = 0
 
 
-def synchronise(device: Device, sink: EventSink, *, progress: Progress | None = None) -> SyncReport:
+def synchronise(device: EnrolledDevice, sink: EventSink, *, progress: Progress | None = None) -> SyncReport:
     """Bring the device to the release that its channel gives it.
 
     1. Refresh trust. 2. Decide by the contract. 3. Fetch what is not here. 4. Verify size, digest, archive, manifest,
@@ -96,7 +96,7 @@ def synchronise(device: Device, sink: EventSink, *, progress: Progress | None = 
     return report
 
 
-def _update(device: Device, run: _Run, progress: Progress | None) -> UpdateOutcome:
+def _update(device: EnrolledDevice, run: _Run, progress: Progress | None) -> UpdateOutcome:
     view = refresh(device.home, device.identity, device.transport, device.files)  # 1
     pointer = _pointer(device)
     wanted = _wanted(device, view, pointer)  # 2
@@ -118,7 +118,7 @@ def _update(device: Device, run: _Run, progress: Progress | None) -> UpdateOutco
     return UpdateOutcome("activated", None, wanted, now_ms(), f"Release {wanted} ({target.path}) is active.")
 
 
-def _pointer(device: Device) -> Pointer | None:
+def _pointer(device: EnrolledDevice) -> Pointer | None:
     """Return what is active, or None when that cannot be known or is of a model this device was enrolled for before."""
     try:
         pointer = device.store.pointer()
@@ -130,7 +130,7 @@ def _pointer(device: Device) -> Pointer | None:
     return pointer if pointer is not None and pointer.active.model == device.identity.model else None
 
 
-def _wanted(device: Device, view: View, pointer: Pointer | None) -> int | None:
+def _wanted(device: EnrolledDevice, view: View, pointer: Pointer | None) -> int | None:
     identity = device.identity
     rollout = view.rollouts.get(identity.channel)
     _check_model(device, rollout)
@@ -143,7 +143,7 @@ def _wanted(device: Device, view: View, pointer: Pointer | None) -> int | None:
     return None if keeps else active
 
 
-def _check_model(device: Device, rollout: Rollout | None) -> None:
+def _check_model(device: EnrolledDevice, rollout: Rollout | None) -> None:
     if rollout is not None and rollout.model != device.identity.model:
         raise TrustError(
             f"Channel {device.identity.channel} rolls out {rollout.model}; this device runs {device.identity.model}.",
@@ -152,7 +152,7 @@ def _check_model(device: Device, rollout: Rollout | None) -> None:
         )
 
 
-def _chosen(device: Device, view: View, release: int) -> Target:
+def _chosen(device: EnrolledDevice, view: View, release: int) -> Target:
     identity = device.identity
     path = choose_target(
         view.customs,
@@ -183,7 +183,7 @@ def _is_whole(store: BundleStore, entry: SlotEntry) -> bool:
     return True
 
 
-def _fetch(device: Device, target: Target, run: _Run, progress: Progress | None) -> Bundle:
+def _fetch(device: EnrolledDevice, target: Target, run: _Run, progress: Progress | None) -> Bundle:
     _check_room(device, target)
     data = download(
         device.transport,
@@ -228,7 +228,7 @@ def self_test(bundle: Bundle) -> None:
         raise ScoringError(error.message, reason="golden_failed", advice=error.advice, cause=error.reason) from error
 
 
-def _check_room(device: Device, target: Target) -> None:
+def _check_room(device: EnrolledDevice, target: Target) -> None:
     limits = DEFAULT_LIMITS
     if target.length > limits.bundle_bytes or target.custom.size_unpacked > limits.unpacked_bytes:
         raise TrustError(
@@ -256,7 +256,7 @@ def _unchanged(pointer: Pointer | None) -> UpdateOutcome:
     return UpdateOutcome("unchanged", None, release, now_ms(), f"Release {release} stays active.")
 
 
-def _remember(device: Device, sink: EventSink, outcome: UpdateOutcome) -> None:
+def _remember(device: EnrolledDevice, sink: EventSink, outcome: UpdateOutcome) -> None:
     last = load_outcome(device.home)
     quiet = outcome.outcome == "unchanged" and (last is None or last.outcome in ("unchanged", "activated"))
     if quiet or (outcome.outcome != "activated" and outcome.same_news(last)):

@@ -23,7 +23,7 @@ from edge_runtime.contract.result import (
     encode_batch,
 )
 from edge_runtime.contract.routes import RESULTS
-from edge_runtime.device import Device, now_ms
+from edge_runtime.device import EnrolledDevice, now_ms
 from edge_runtime.edge_db import EdgeDatabase
 from edge_runtime.errors import ContractError, TransportError
 from edge_runtime.outbox import Lease, Outbox
@@ -53,7 +53,7 @@ class UploadReport:
     requests: int = 0
 
 
-def upload(device: Device, outbox: Outbox, *, batch_records: int = MAX_BATCH_RECORDS) -> UploadReport:
+def upload(device: EnrolledDevice, outbox: Outbox, *, batch_records: int = MAX_BATCH_RECORDS) -> UploadReport:
     """Send what the outbox holds, oldest first, until it is empty.
 
     Args:
@@ -102,7 +102,11 @@ def upload(device: Device, outbox: Outbox, *, batch_records: int = MAX_BATCH_REC
 
 
 def upload_all(
-    device: Device, database: EdgeDatabase, *, batch_records: int = MAX_BATCH_RECORDS, close_summaries: bool = True
+    device: EnrolledDevice,
+    database: EdgeDatabase,
+    *,
+    batch_records: int = MAX_BATCH_RECORDS,
+    close_summaries: bool = True,
 ) -> UploadReport:
     """Send the outbox, then the hour so far.
 
@@ -134,7 +138,7 @@ def upload_all(
     )
 
 
-def _send(device: Device, outbox: Outbox, lease: Lease) -> ResultsAnswer:
+def _send(device: EnrolledDevice, outbox: Outbox, lease: Lease) -> ResultsAnswer:
     plain = encode_batch(lease.stream, now_ms(), lease.records)
     body = gzip.compress(plain, GZIP_LEVEL, mtime=0)
     if len(plain) > MAX_BATCH_BYTES or len(body) > MAX_BATCH_GZIP_BYTES:

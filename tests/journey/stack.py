@@ -28,7 +28,7 @@ from simulators.bundles import SmallBundle
 from edge_runtime.config import Config
 from edge_runtime.contract.enrolment import EnrolmentLine
 from edge_runtime.contract.result import AnyRecord
-from edge_runtime.device import Device, open_device, transport_options
+from edge_runtime.device import EnrolledDevice, open_device, transport_options
 from edge_runtime.edge_db import EdgeDatabase
 from edge_runtime.enrolment import Wishes, enrol
 from edge_runtime.files import FileSystem
@@ -222,7 +222,7 @@ class Stack:
             return enrol(place, parsed, transport, FileSystem(), Wishes(home.name, cohort)).device_id
 
     @contextlib.contextmanager
-    def device(self, home: Path) -> Iterator[tuple[Device, EdgeDatabase]]:
+    def device(self, home: Path) -> Iterator[tuple[EnrolledDevice, EdgeDatabase]]:
         """Open an enrolled device in this process."""
         with open_device(Config(home=home)) as device, EdgeDatabase(device.home.database) as database:
             yield device, database
