@@ -18,7 +18,7 @@ from simulators.enrolled import EnrolledDevice
 from simulators.repository import Fault, RepositorySimulator
 
 from edge_runtime.contract.archive import pack
-from edge_runtime.device import EnrolledDevice
+from edge_runtime.device import EnrolledDevice as Device
 from edge_runtime.errors import StorageError
 from edge_runtime.files import FileSystem
 from edge_runtime.identity import save_identity
@@ -358,7 +358,7 @@ def test_a_disk_that_fills_up_keeps_the_bundle(enrolled: EnrolledDevice) -> None
     offer(enrolled, SECOND)
     device = enrolled.device
     store = type(device.store)(device.home.path, FullDisk())
-    enrolled.device = EnrolledDevice(device.home, device.identity, device.token, device.transport, store, device.files)
+    enrolled.device = Device(device.home, device.identity, device.token, device.transport, store, device.files)
     refused(enrolled, "disk_full")
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from simulators.repository import RepositorySimulator, SimulatedDevice
 
 from edge_runtime.contract.result import AnyRecord, Event
-from edge_runtime.device import EnrolledDevice, device_with
+from edge_runtime.device import EnrolledDevice as Device
+from edge_runtime.device import device_with
 from edge_runtime.enrolment import Wishes, enrol
 from edge_runtime.files import FileSystem
 from edge_runtime.home import Home
@@ -31,7 +32,7 @@ class EnrolledDevice:
     """A device, its server, and what it reported."""
 
     server: RepositorySimulator
-    device: EnrolledDevice
+    device: Device
     sink: EventList = field(default_factory=EventList)
 
     @classmethod
