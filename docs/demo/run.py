@@ -203,10 +203,17 @@ def print_summary(summary: dict[str, Any], url: str, access: dict[str, str]) -> 
     """Print the figures, the address and the log-in."""
     print("\nStella Edge demo")
     for key, value in summary.items():
-        shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
-        print(f"  {key:34} {', '.join(shown) if isinstance(shown, list) else shown}")
+        print(f"  {key:34} {_shown(value)}")
     print(f"\nSummary: {WORK / 'summary.json'}")
     print(f"Dashboard: {url}   log-in: {access['user']} / {access['password']}")
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_shown(part)}" for name, part in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_shown, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def wait_for_interrupt() -> None:
