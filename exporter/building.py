@@ -54,6 +54,19 @@ class _Proof:
     convert_seconds: float
 
 
+class _Laps:
+    """Seconds by step."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._began = time.perf_counter()
+
+    def lap(self, step: str) -> None:
+        now = time.perf_counter()
+        self.seconds[step] = now - self._began
+        self._began = now
+
+
 def build_group(spec: ModelSpec, group: Group, *, labelled: bool) -> tuple[BuiltModel, dict[str, float]]:
     """Build one model: train, convert, prove, choose golden windows and references, measure.
 
@@ -70,27 +83,18 @@ def build_group(spec: ModelSpec, group: Group, *, labelled: bool) -> tuple[Built
         ConversionError: No golden window can be found.
         SpecError: A statistic is unknown.
     """
-    seconds: dict[str, float] = {}
-    began = time.perf_counter()
-
-    def lap(step: str) -> None:
-        nonlocal began
-        now = time.perf_counter()
-        seconds[step] = now - began
-        began = now
-
+    watch = _Laps()
     columns = Columns(spec.data.signals, spec.data.context, spec.features.statistics)
     trained = train(group.windows, columns, spec.detector, spec.calibration, labelled=labelled)
-    lap("train")
+    watch.lap("train")
     proof = _prove(spec, group, trained)
     model = proof.candidates[proof.parity.chosen]
-    lap("prove")
+    watch.lap("prove")
     golden = make_golden(trained, group.held_out if len(group.held_out) else group.windows, model)
     references = choose_references(trained)
-    lap("golden windows")
+    watch.lap("golden windows")
     evaluation = _evaluate(spec, group, trained, Graph(model), labelled=labelled)
-    lap("evaluate")
-    goals = _missed_goals(proof.parity, evaluation)
+    watch.lap("evaluate")
     built = BuiltModel(
         cohort=group.cohort,
         precision=proof.parity.chosen,
@@ -112,9 +116,9 @@ def build_group(spec: ModelSpec, group: Group, *, labelled: bool) -> tuple[Built
         evaluation=evaluation,
         convert_seconds=proof.convert_seconds,
         notes=trained.notes,
-        below_goals=goals,
+        below_goals=_missed_goals(proof.parity, evaluation),
     )
-    return built, seconds
+    return built, watch.seconds
 
 
 def _signals(spec: ModelSpec) -> tuple[Signal, ...]:

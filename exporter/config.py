@@ -1,7 +1,7 @@
-"""``model.toml`` as frozen dataclasses: what is read, how windows are cut, what is trained and released.
+"""Read ``model.toml``: what is read, how windows are cut, what is trained and released.
 
-Defaults live here and nowhere else. An unknown key is refused, so that a misspelling cannot silently train another
-model. Paths are relative to the file that names them::
+An unknown key is refused, so that a misspelling cannot silently train another model. Paths are relative to the file
+that names them::
 
     spec = load_spec(Path("model.toml"))
     spec.data.signals, spec.window.slots, spec.detector.trees
@@ -11,171 +11,39 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from exporter.errors import SpecError
+from exporter.spec import (
+    EVERY_SECOND,
+    MAX_BAD_ROWS,
+    CalibrationSpec,
+    DataSpec,
+    DetectorSpec,
+    FeatureSpec,
+    ModelSpec,
+    Precision,
+    ReleaseSpec,
+    TrainSpec,
+    WindowSpec,
+)
 from exporter.spec_reading import Table
 
-Precision = Literal["auto", "fp32", "codebook8"]
-EVERY_SECOND = "every-second-device"
-
-
-@dataclass(frozen=True, slots=True)
-class DataSpec:
-    """Where the telemetry is and what its columns are called.
-
-    Attributes:
-        readings: Parquet or CSV file, or a folder of them.
-        labels: Table of device, time and ``label`` (0 healthy, 1 faulty, others ignored), or None.
-        device: Column of the device id.
-        time: Column of the reading's time.
-        cohort: Column of the cohort, or None when all devices are one.
-        signals: Columns that are judged, in order, without the context.
-        context: Columns that say what the device is doing.
-        units: Unit by signal, for people.
-        max_bad_rows: Share of rows that may be set aside before the data is refused.
-    """
-
-    readings: Path
-    labels: Path | None
-    device: str
-    time: str
-    cohort: str | None
-    signals: tuple[str, ...]
-    context: tuple[str, ...] = ()
-    units: Mapping[str, str] = field(default_factory=dict)
-    max_bad_rows: float = 0.01
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """All columns of a window in the order of the manifest: signals, then context."""
-        return self.signals + self.context
-
-
-@dataclass(frozen=True, slots=True)
-class WindowSpec:
-    """How readings become windows; None means: taken from the data or from the other values.
-
-    Attributes:
-        slots: W.
-        interval_seconds: Length of a slot; None: the median step of the training data.
-        largest_gap_seconds: Nothing before a longer gap is seen; None: W intervals.
-        minimum_readings: Filled slots that a verdict needs; None: half of W.
-    """
-
-    slots: int = 12
-    interval_seconds: float | None = None
-    largest_gap_seconds: float | None = None
-    minimum_readings: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class FeatureSpec:
-    """Statistics of each signal, such as ``mean`` over the whole window or ``mean:6`` over its last 6 slots.
-
-    The default is last and mean: more statistics made models worse on real fleets (contract, Features).
-    """
-
-    statistics: tuple[str, ...] = ("last", "mean")
-
-
-@dataclass(frozen=True, slots=True)
-class DetectorSpec:
-    """The detector and its size.
-
-    Attributes:
-        kind: ``isolation_forest``.
-        trees: Number of trees.
-        max_samples: Windows per tree; None: scikit-learn's own choice, at most 256.
-        max_features: Share of the features that each tree sees, in (0, 1].
-        seed: Of every random choice in training.
-    """
-
-    kind: str = "isolation_forest"
-    trees: int = 200
-    max_samples: int | None = None
-    max_features: float = 1.0
-    seed: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class CalibrationSpec:
-    """Where the threshold lies and what counts as healthy.
-
-    Attributes:
-        alarms_per_device_day: Incidents of healthy devices per device and day that the threshold is chosen for.
-        threshold: Anomaly score given directly; None: chosen by ``alarms_per_device_day``.
-        incident_gap: Healthy windows that end an incident.
-        assumed_contamination: Share of unlabelled windows dropped before training.
-    """
-
-    alarms_per_device_day: float = 0.02
-    threshold: float | None = None
-    incident_gap: int = 3
-    assumed_contamination: float = 0.01
-
-
-@dataclass(frozen=True, slots=True)
-class TrainSpec:
-    """Which devices are kept out of training and scored instead.
-
-    Attributes:
-        holdout: ``every-second-device`` (sorted by id, per cohort: the second, fourth ...), ``none``, or device ids.
-    """
-
-    holdout: str | tuple[str, ...] = EVERY_SECOND
-
-
-@dataclass(frozen=True, slots=True)
-class ReleaseSpec:
-    """What a release is made for.
-
-    Attributes:
-        channels: Channels that may run it.
-        precision: ``fp32``, ``codebook8``, or ``auto`` for the smaller one that keeps its scores.
-        cohorts: Whether cohorts with enough devices get a model of their own.
-    """
-
-    channels: tuple[str, ...] = ("stable",)
-    precision: Precision = "auto"
-    cohorts: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class ModelSpec:
-    """All of ``model.toml``."""
-
-    name: str
-    data: DataSpec
-    window: WindowSpec = WindowSpec()
-    features: FeatureSpec = FeatureSpec()
-    detector: DetectorSpec = DetectorSpec()
-    calibration: CalibrationSpec = CalibrationSpec()
-    train: TrainSpec = TrainSpec()
-    release: ReleaseSpec = ReleaseSpec()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the settings as JSON-ready tables, as provenance.json records them; paths by name only."""
-        return {
-            "model": {"name": self.name},
-            "data": {
-                "readings": self.data.readings.name,
-                "labels": None if self.data.labels is None else self.data.labels.name,
-                "device": self.data.device,
-                "time": self.data.time,
-                "cohort": self.data.cohort,
-                "signals": list(self.data.signals),
-                "context": list(self.data.context),
-                "units": dict(self.data.units),
-                "max_bad_rows": self.data.max_bad_rows,
-            },
-            **{name: _plain(getattr(self, name)) for name in _SECTIONS},
-        }
-
-
-_SECTIONS = ("window", "features", "detector", "calibration", "train", "release")
+__all__ = [
+    "EVERY_SECOND",
+    "CalibrationSpec",
+    "DataSpec",
+    "DetectorSpec",
+    "FeatureSpec",
+    "ModelSpec",
+    "Precision",
+    "ReleaseSpec",
+    "TrainSpec",
+    "WindowSpec",
+    "load_spec",
+    "parse_spec",
+]
 
 
 def load_spec(path: Path) -> ModelSpec:
@@ -253,7 +121,7 @@ def _data(table: Table, folder: Path) -> DataSpec:
         signals=signals,
         context=context,
         units=table.text_by_name("units", known=signals + context),
-        max_bad_rows=table.number("max_bad_rows", 0.01, most=1.0),
+        max_bad_rows=table.number("max_bad_rows", MAX_BAD_ROWS, most=1.0),
     )
     keys = {spec.device, spec.time, spec.cohort} & set(spec.columns)
     if keys:
@@ -265,7 +133,7 @@ def _data(table: Table, folder: Path) -> DataSpec:
 
 
 def _window(table: Table) -> WindowSpec:
-    slots = table.integer("slots", 12, least=1, most=4096)
+    slots = table.integer("slots", WindowSpec().slots, least=1, most=4096)
     spec = WindowSpec(
         slots=slots,
         interval_seconds=table.optional_number("interval_seconds", least=0.001),
@@ -277,7 +145,7 @@ def _window(table: Table) -> WindowSpec:
 
 
 def _features(table: Table) -> FeatureSpec:
-    spec = FeatureSpec(table.texts("statistics", ("last", "mean")))
+    spec = FeatureSpec(table.texts("statistics", FeatureSpec().statistics))
     if not spec.statistics:
         raise table.refuse("statistics", "must name at least one statistic")
     table.close()
@@ -285,30 +153,32 @@ def _features(table: Table) -> FeatureSpec:
 
 
 def _detector(table: Table) -> DetectorSpec:
+    default = DetectorSpec()
     spec = DetectorSpec(
-        kind=table.choice("kind", ("isolation_forest",), "isolation_forest"),
-        trees=table.integer("trees", 200, least=1, most=5000),
+        kind=table.choice("kind", ("isolation_forest",), default.kind),
+        trees=table.integer("trees", default.trees, least=1, most=5000),
         max_samples=table.optional_integer("max_samples", least=2, most=1 << 20),
-        max_features=table.number("max_features", 1.0, least=1e-6, most=1.0),
-        seed=table.integer("seed", 0, least=0, most=2**32 - 1),
+        max_features=table.number("max_features", default.max_features, least=1e-6, most=1.0),
+        seed=table.integer("seed", default.seed, least=0, most=2**32 - 1),
     )
     table.close()
     return spec
 
 
 def _calibration(table: Table) -> CalibrationSpec:
+    default = CalibrationSpec()
     spec = CalibrationSpec(
-        alarms_per_device_day=table.number("alarms_per_device_day", 0.02, least=1e-9),
+        alarms_per_device_day=table.number("alarms_per_device_day", default.alarms_per_device_day, least=1e-9),
         threshold=table.optional_number("threshold", least=0.0, most=1.0),
-        incident_gap=table.integer("incident_gap", 3, least=1, most=10_000),
-        assumed_contamination=table.number("assumed_contamination", 0.01, most=0.5),
+        incident_gap=table.integer("incident_gap", default.incident_gap, least=1, most=10_000),
+        assumed_contamination=table.number("assumed_contamination", default.assumed_contamination, most=0.5),
     )
     table.close()
     return spec
 
 
 def _train(table: Table) -> TrainSpec:
-    value = table.take("holdout", EVERY_SECOND)
+    value = table.take("holdout", TrainSpec().holdout)
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         spec = TrainSpec(tuple(value))
     elif value in (EVERY_SECOND, "none"):
@@ -320,20 +190,13 @@ def _train(table: Table) -> TrainSpec:
 
 
 def _release(table: Table) -> ReleaseSpec:
+    default = ReleaseSpec()
     spec = ReleaseSpec(
-        channels=tuple(table.check_name("channel", name) for name in table.texts("channels", ("stable",))),
-        precision=table.choice("precision", ("auto", "fp32", "codebook8"), "auto"),
-        cohorts=table.flag("cohorts", True),
+        channels=tuple(table.check_name("channel", name) for name in table.texts("channels", default.channels)),
+        precision=table.choice("precision", ("auto", "fp32", "codebook8"), default.precision),
+        cohorts=table.flag("cohorts", default.cohorts),
     )
     if not spec.channels:
         raise table.refuse("channels", "must name at least one channel")
     table.close()
     return spec
-
-
-def _plain(section: Any) -> dict[str, Any]:
-    return {
-        name: list(value) if isinstance(value, tuple) else value
-        for name in section.__dataclass_fields__
-        for value in (getattr(section, name),)
-    }

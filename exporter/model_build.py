@@ -106,8 +106,7 @@ class Build:
 def build_models(spec: ModelSpec, *, progress: Progress | None = None) -> Build:
     """Build the default model and one per cohort with enough data.
 
-    Steps: read the telemetry, hold devices out, cut windows, then for each group train, convert, prove and measure.
-    Nothing is written.
+    Read the telemetry, hold devices out, cut windows, then for each group train, convert, prove and measure.
 
     Args:
         spec: The settings.
@@ -127,30 +126,28 @@ def build_models(spec: ModelSpec, *, progress: Progress | None = None) -> Build:
     from exporter.holdout import split_devices
 
     report = progress or _silent
-    timings: dict[str, float] = {}
     began = time.perf_counter()
     report("read telemetry", 0.0)
     fleet = read_fleet(spec.data)
     trained_on, held_out = split_devices(spec.train, fleet.devices)
-    timings["read"] = time.perf_counter() - began
+    timings = {"read": time.perf_counter() - began}
     report("read telemetry", 1.0)
     notes = list(fleet.notes)
     models: list[BuiltModel] = []
     groups = list(_groups(spec, fleet, trained_on, held_out, notes))
     for number, group in enumerate(groups):
-        name = group.cohort or "default"
-        report(f"model {name}", number / len(groups))
+        report("models", number / len(groups))
         try:
             model, seconds = build_group(spec, group, labelled=fleet.labelled)
         except TelemetryError as error:
             if group.cohort is None:
                 raise
-            notes.append(f"Cohort {name!r} uses the default model: {error.message}")
+            notes.append(f"Cohort {group.cohort!r} uses the default model: {error.message}")
             continue
         models.append(model)
         for step, value in seconds.items():
             timings[step] = timings.get(step, 0.0) + value
-        report(f"model {name}", (number + 1) / len(groups))
+    report("models", 1.0)
     return Build(
         models=tuple(models),
         notes=tuple(notes),

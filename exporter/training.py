@@ -115,15 +115,28 @@ def train(
         shares=_signals_that_go_missing(group, columns.signals),
     )
     clusters = clusters or _clusters(group, plan, detector.seed)
-    scores = out_of_fold_scores(group, plan, clusters, detector)
     notes = _notes(group, columns)
-    if not labelled and calibration.assumed_contamination > 0:
-        kept = scores <= np.quantile(scores, 1.0 - calibration.assumed_contamination)
-        group = group.take(kept)
+    scores = out_of_fold_scores(group, plan, clusters, detector)
+    dropped = 0.0 if labelled else calibration.assumed_contamination
+    if dropped:
+        group = group.take(scores <= np.quantile(scores, 1.0 - dropped))
         scores = out_of_fold_scores(group, plan, clusters, detector)
-        share = calibration.assumed_contamination
-        notes.append(f"Without labels the most anomalous {share:.2%} of the windows were taken for faulty.")
+        notes.append(f"Without labels the most anomalous {dropped:.2%} of the windows were taken for faulty.")
+    return _finish(group, plan, clusters, detector, calibration, scores, tuple(notes))
+
+
+def _finish(
+    group: WindowSet,
+    plan: FeaturePlan,
+    clusters: Clusters | None,
+    detector: DetectorSpec,
+    calibration: CalibrationSpec,
+    scores: npt.NDArray[np.float64],
+    notes: tuple[str, ...],
+) -> Trained:
+    """Calibrate on out-of-fold scores and train the shipped detector on all of the healthy windows."""
     fitted_map = fit_calibration(scores)
+    threshold = _threshold(group, scores, fitted_map, calibration)
     regimes = _regimes(clusters, group, plan)
     features = _features(group, plan, regimes)
     return Trained(
@@ -132,12 +145,12 @@ def train(
         regimes=regimes,
         detector=make_detector(detector).fit(features),
         calibration=fitted_map,
-        threshold=_threshold(group, scores, fitted_map, calibration),
+        threshold=threshold,
         histogram=tuple(np.histogram(fitted_map(scores), bins=EDGES)[0].tolist()),
         healthy=group,
         features=features,
         out_of_fold=scores,
-        notes=tuple(notes),
+        notes=notes,
     )
 
 

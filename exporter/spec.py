@@ -1,0 +1,177 @@
+"""What ``model.toml`` says, as frozen dataclasses. Defaults live here and nowhere else; ``config`` reads the file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+Precision = Literal["auto", "fp32", "codebook8"]
+EVERY_SECOND = "every-second-device"
+# Share of rows that may be set aside before data is refused (contract, Bad input).
+MAX_BAD_ROWS = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class DataSpec:
+    """Where the telemetry is and what its columns are called.
+
+    Attributes:
+        readings: Parquet or CSV file, or a folder of them.
+        labels: Table of device, time and ``label`` (0 healthy, 1 faulty, others ignored), or None.
+        device: Column of the device id.
+        time: Column of the reading's time.
+        cohort: Column of the cohort, or None when all devices are one.
+        signals: Columns that are judged, in order, without the context.
+        context: Columns that say what the device is doing.
+        units: Unit by signal, for people.
+        max_bad_rows: Share of rows that may be set aside before the data is refused.
+    """
+
+    readings: Path
+    labels: Path | None
+    device: str
+    time: str
+    cohort: str | None
+    signals: tuple[str, ...]
+    context: tuple[str, ...] = ()
+    units: Mapping[str, str] = field(default_factory=dict)
+    max_bad_rows: float = MAX_BAD_ROWS
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All columns of a window in the order of the manifest: signals, then context."""
+        return self.signals + self.context
+
+
+@dataclass(frozen=True, slots=True)
+class WindowSpec:
+    """How readings become windows; None means: taken from the data or from the other values.
+
+    Attributes:
+        slots: W.
+        interval_seconds: Length of a slot; None: the median step of the training data.
+        largest_gap_seconds: Nothing before a longer gap is seen; None: W intervals.
+        minimum_readings: Filled slots that a verdict needs; None: half of W.
+    """
+
+    slots: int = 12
+    interval_seconds: float | None = None
+    largest_gap_seconds: float | None = None
+    minimum_readings: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureSpec:
+    """Statistics of each signal, such as ``mean`` over the whole window or ``mean:6`` over its last 6 slots.
+
+    The default is last and mean: more statistics made models worse on real fleets (contract, Features).
+    """
+
+    statistics: tuple[str, ...] = ("last", "mean")
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorSpec:
+    """The detector and its size.
+
+    Attributes:
+        kind: ``isolation_forest``.
+        trees: Number of trees.
+        max_samples: Windows per tree; None: scikit-learn's own choice, at most 256.
+        max_features: Share of the features that each tree sees, in (0, 1].
+        seed: Of every random choice in training.
+    """
+
+    kind: str = "isolation_forest"
+    trees: int = 200
+    max_samples: int | None = None
+    max_features: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationSpec:
+    """Where the threshold lies and what counts as healthy.
+
+    Attributes:
+        alarms_per_device_day: Incidents of healthy devices per device and day that the threshold is chosen for.
+        threshold: Anomaly score given directly; None: chosen by ``alarms_per_device_day``.
+        incident_gap: Healthy windows that end an incident.
+        assumed_contamination: Share of unlabelled windows dropped before training.
+    """
+
+    alarms_per_device_day: float = 0.02
+    threshold: float | None = None
+    incident_gap: int = 3
+    assumed_contamination: float = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSpec:
+    """Which devices are kept out of training and scored instead.
+
+    Attributes:
+        holdout: ``every-second-device`` (sorted by id, per cohort: the second, fourth ...), ``none``, or device ids.
+    """
+
+    holdout: str | tuple[str, ...] = EVERY_SECOND
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseSpec:
+    """What a release is made for.
+
+    Attributes:
+        channels: Channels that may run it.
+        precision: ``fp32``, ``codebook8``, or ``auto`` for the smaller one that keeps its scores.
+        cohorts: Whether cohorts with enough devices get a model of their own.
+    """
+
+    channels: tuple[str, ...] = ("stable",)
+    precision: Precision = "auto"
+    cohorts: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """All of ``model.toml``."""
+
+    name: str
+    data: DataSpec
+    window: WindowSpec = WindowSpec()
+    features: FeatureSpec = FeatureSpec()
+    detector: DetectorSpec = DetectorSpec()
+    calibration: CalibrationSpec = CalibrationSpec()
+    train: TrainSpec = TrainSpec()
+    release: ReleaseSpec = ReleaseSpec()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as JSON-ready tables, as provenance.json records them; paths by name only."""
+        return {
+            "model": {"name": self.name},
+            "data": {
+                "readings": self.data.readings.name,
+                "labels": None if self.data.labels is None else self.data.labels.name,
+                "device": self.data.device,
+                "time": self.data.time,
+                "cohort": self.data.cohort,
+                "signals": list(self.data.signals),
+                "context": list(self.data.context),
+                "units": dict(self.data.units),
+                "max_bad_rows": self.data.max_bad_rows,
+            },
+            **{name: _plain(getattr(self, name)) for name in _SECTIONS},
+        }
+
+
+_SECTIONS = ("window", "features", "detector", "calibration", "train", "release")
+
+
+def _plain(section: Any) -> dict[str, Any]:
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name in section.__dataclass_fields__
+        for value in (getattr(section, name),)
+    }
