@@ -98,6 +98,7 @@ def running_urls(folder: Path) -> tuple[str, str] | None:
     """Return (app, owner) addresses of a cluster that another process runs in ``folder``, or None.
 
     Raises:
+        InUseError: The cluster is starting or stopping.
         StorageError: The cluster runs, but its password file cannot be used.
     """
     try:
@@ -111,7 +112,7 @@ def running_urls(folder: Path) -> tuple[str, str] | None:
     lines = _pid_file(folder / "cluster")
     # Line 5 of postmaster.pid is the socket's folder, line 8 the status (PostgreSQL source, pidfile.h).
     if len(lines) < 8 or lines[7].strip() != "ready":
-        raise StorageError(f"The database in {folder} is starting or stopping.", advice="Try again in a few seconds.")
+        raise InUseError(f"The database in {folder} is starting or stopping.", advice="Try again in a few seconds.")
     passwords = Passwords.load(folder / "passwords.json")
     sockets = Path(lines[4])
     return socket_url(APP, passwords.app, sockets), socket_url(OWNER, passwords.owner, sockets)
@@ -123,6 +124,10 @@ def _pid_file(cluster: Path) -> list[str]:
         return (cluster / "postmaster.pid").read_text("utf-8").splitlines()
     except FileNotFoundError:
         return []
+
+
+class InUseError(StorageError):
+    """Another process holds the cluster: a server, or a command for the moment it takes."""
 
 
 class EmbeddedPostgres:
@@ -174,14 +179,18 @@ class EmbeddedPostgres:
     ) -> None:
         self.stop()
 
-    def start(self) -> None:
+    def start(self, *, patience_seconds: float = 0.0) -> None:
         """Make the cluster if need be, start it, and wait until it answers.
 
+        Args:
+            patience_seconds: How long to wait for another process to let go of it.
+
         Raises:
-            StorageError: Another process runs it, or postgres cannot be started here.
+            InUseError: Another process runs it.
+            StorageError: Postgres cannot be started here.
         """
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._take_lock()
+        self._take_lock(time.monotonic() + patience_seconds)
         try:
             self._wait_for_former()
             if not (self.cluster / "PG_VERSION").exists():
@@ -234,18 +243,23 @@ class EmbeddedPostgres:
             self._lock.close()
             self._lock = None
 
-    def _take_lock(self) -> None:
+    def _take_lock(self, deadline: float) -> None:
         """Hold the folder's lock; the kernel lets go of it when this process dies, so it is never stale."""
         self._lock = (self.folder / "lock").open("ab")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._lock.close()
-            self._lock = None
-            raise StorageError(
-                f"Another process already runs the database in {self.folder}.",
-                advice="Stop that server first, or give this one another --data-dir.",
-            ) from error
+        while True:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError as error:
+                if time.monotonic() < deadline:
+                    time.sleep(0.1)
+                    continue
+                self._lock.close()
+                self._lock = None
+                raise InUseError(
+                    f"Another process already runs the database in {self.folder}.",
+                    advice="Stop that server first, or give this one another --data-dir.",
+                ) from error
 
     def _wait_for_former(self) -> None:
         """Wait for the postgres of a killed server to end, and drop its pid file when the pid is someone else's now."""

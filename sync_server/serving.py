@@ -36,6 +36,8 @@ from sync_server.upkeep import start_upkeep
 log = logging.getLogger(__name__)
 
 _BIND_SECONDS = 3.0  # the workers of a killed server may hold the port for a moment
+# A command such as `token create` runs the embedded database itself for the two seconds it takes.
+_COMMAND_SECONDS = 10.0
 _RESTART_SECONDS = 5.0
 
 
@@ -68,7 +70,7 @@ def serve(config: ServerConfig, *, as_json: bool = False) -> None:
             # Each worker pools a connection a thread and two more; commands and migrations need a few.
             connections = config.workers * (config.threads + 2) + 20
             postgres = EmbeddedPostgres(config.data_dir / "postgres", connections=connections)
-            postgres.start()
+            postgres.start(patience_seconds=_COMMAND_SECONDS)
             migrate(postgres.owner_url, app_role=APP)
             config = dataclasses.replace(config, database_url=postgres.app_url)
         _Server(config, listener, postgres, as_json=as_json).run()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -15,8 +17,12 @@ from sync_server.options import server_options, show
 if TYPE_CHECKING:
     from sync_server.config import ServerConfig
     from sync_server.db import Database
+    from sync_server.embedded_postgres import EmbeddedPostgres
 
 log = logging.getLogger(__name__)
+
+# A first start (initdb, roles, migrations) takes two to five seconds on a small machine.
+_PATIENCE_SECONDS = 30.0
 
 
 def migrate_named(config: ServerConfig) -> str:
@@ -39,6 +45,44 @@ def migrate_named(config: ServerConfig) -> str:
     return run_migrations(config.database_owner_url, app_role=make_url(sqlalchemy_url(url)).username)
 
 
+def _reach(folder: Path) -> tuple[str, EmbeddedPostgres | None]:
+    """Return the app's address of the embedded database, and the database itself when this process had to start it.
+
+    A server that is just starting, or another command, is waited for: `sync-server run &` and the next line of a
+    script begin at the same moment.
+    """
+    from sync_server.embedded_postgres import EmbeddedPostgres, InUseError, running_urls
+
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            if (running := running_urls(folder)) is None:
+                postgres = EmbeddedPostgres(folder)
+                postgres.start()
+                return postgres.app_url, postgres
+            if _has_schema(running[0]) or time.monotonic() > deadline:
+                return running[0], None
+        except InUseError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.2)
+
+
+def _has_schema(url: str) -> bool:
+    """Say whether the server that runs the database has come as far as migrating it."""
+    from sqlalchemy import create_engine, text
+    from sqlalchemy.exc import DBAPIError
+
+    engine = create_engine(url)
+    try:
+        with engine.connect() as connection:
+            return connection.execute(text("SELECT to_regclass('access_tokens')")).scalar() is not None
+    except DBAPIError:
+        return False
+    finally:
+        engine.dispose()
+
+
 @contextmanager
 def open_database(config: ServerConfig) -> Iterator[Database]:
     """Open the database for a command, starting the embedded one for its time when no server runs.
@@ -49,20 +93,9 @@ def open_database(config: ServerConfig) -> Iterator[Database]:
     from sqlalchemy.exc import DBAPIError
 
     from sync_server.db import Database, is_away
-    from sync_server.embedded_postgres import EmbeddedPostgres, running_urls
     from sync_server.migrations import migrate as run_migrations
 
-    folder = config.data_dir / "postgres"
-    postgres = None
-    running = None if config.database_url else running_urls(folder)
-    if config.database_url:
-        url = config.database_url
-    elif running:
-        url = running[0]
-    else:
-        postgres = EmbeddedPostgres(folder)
-        postgres.start()
-        url = postgres.app_url
+    url, postgres = (config.database_url, None) if config.database_url else _reach(config.data_dir / "postgres")
     try:
         if postgres is not None:
             run_migrations(postgres.owner_url, app_role="stella_app")

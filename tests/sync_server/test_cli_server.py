@@ -296,3 +296,21 @@ def test_the_documented_roles_are_enough(tmp_path: Path) -> None:
         assert run("token", "create", "--kind", "viewer", "--name", "x", *data, **environ)[0].startswith("st_view_")
         with psycopg.connect(urls[0]) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
             connection.execute("DELETE FROM audit_entries")
+
+
+@pytest.mark.parametrize("head_start", [0.0, 0.5, 1.0])
+def test_a_command_beside_a_server_that_is_just_starting(tmp_path: Path, head_start: float) -> None:
+    """`sync-server run &` and the next line of a script begin at the same moment; neither fails."""
+    folder = tmp_path / "var"
+    words = ["token", "create", "--data-dir", str(folder), "--kind", "viewer", "--name", "x"]
+    with ThreadPoolExecutor(1) as pool:
+
+        def later() -> subprocess.CompletedProcess[str]:
+            time.sleep(head_start)
+            return subprocess.run([*SERVER, *words], capture_output=True, text=True, timeout=90, env=_environment())
+
+        command = pool.submit(later)
+        with serving(folder):
+            done = command.result()
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("st_")
