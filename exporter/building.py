@@ -70,11 +70,6 @@ class _Laps:
 def build_group(spec: ModelSpec, group: Group, *, labelled: bool) -> tuple[BuiltModel, dict[str, float]]:
     """Build one model: train, convert, prove, choose golden windows and references, measure.
 
-    Args:
-        spec: The settings.
-        group: The devices.
-        labelled: Whether a labels file was given.
-
     Returns:
         The model, and seconds by step.
 
@@ -83,8 +78,8 @@ def build_group(spec: ModelSpec, group: Group, *, labelled: bool) -> tuple[Built
         ConversionError: No golden window can be found.
         SpecError: A statistic is unknown.
     """
-    watch = _Laps()
     columns = Columns(spec.data.signals, spec.data.context, spec.features.statistics)
+    watch = _Laps()
     trained = train(group.windows, columns, spec.detector, spec.calibration, labelled=labelled)
     watch.lap("train")
     proof = _prove(spec, group, trained)

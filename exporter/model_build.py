@@ -104,9 +104,7 @@ class Build:
 
 
 def build_models(spec: ModelSpec, *, progress: Progress | None = None) -> Build:
-    """Build the default model and one per cohort with enough data.
-
-    Read the telemetry, hold devices out, cut windows, then for each group train, convert, prove and measure.
+    """Read, hold devices out, cut windows; then train, convert, prove and measure each group. Writes nothing.
 
     Args:
         spec: The settings.
@@ -127,13 +125,13 @@ def build_models(spec: ModelSpec, *, progress: Progress | None = None) -> Build:
 
     report = progress or _silent
     began = time.perf_counter()
-    report("read telemetry", 0.0)
+    report("read", 0.0)
     fleet = read_fleet(spec.data)
     trained_on, held_out = split_devices(spec.train, fleet.devices)
     timings = {"read": time.perf_counter() - began}
-    report("read telemetry", 1.0)
+    report("read", 1.0)
     notes = list(fleet.notes)
-    models: list[BuiltModel] = []
+    models = []
     groups = list(_groups(spec, fleet, trained_on, held_out, notes))
     for number, group in enumerate(groups):
         report("models", number / len(groups))
