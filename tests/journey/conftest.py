@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Iterator
 
 import pytest
+from journey.phones import Trained, train_phones
 from journey.stack import Stack
 
 PUMPS = (1, 2, 3)
@@ -29,6 +30,12 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         yield stack
     finally:
         stack.stop()
+
+
+@pytest.fixture(scope="session")
+def trained(stack: Stack) -> Trained:
+    """A forest that was trained on a simulated fleet, published and rolled out on the channel ``phones``."""
+    return train_phones(stack)
 
 
 @pytest.fixture

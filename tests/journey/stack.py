@@ -85,6 +85,11 @@ class Stack:
             self.process = subprocess.Popen(
                 list(map(str, command)), stdout=output, stderr=output, stdin=subprocess.DEVNULL
             )
+        self.wait_until_ready()
+
+    def wait_until_ready(self) -> None:
+        """Wait until the server and its database answer."""
+        assert self.process is not None
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             assert self.process.poll() is None, f"the server left: {self.log.read_text()[-2000:]}"
@@ -98,15 +103,18 @@ class Stack:
         """Send SIGKILL to the server, and to its Postgres as well when asked; the kernel ends the rest."""
         assert self.process is not None
         self._disconnect()
-        victims = [self.process.pid]
         if postgres:
-            pid_file = self.data_dir / "postgres" / "cluster" / "postmaster.pid"
-            victims.append(int(pid_file.read_text().splitlines()[0]))
-        for pid in victims:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+            self.kill_postgres()
+        self.process.kill()
         self.process.wait(30)
         self.process = None
+
+    def kill_postgres(self) -> None:
+        """Send SIGKILL to the server's Postgres; the server lives and is to start it again."""
+        self._disconnect()
+        pid_file = self.data_dir / "postgres" / "cluster" / "postmaster.pid"
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(pid_file.read_text().splitlines()[0]), signal.SIGKILL)
 
     def stop(self) -> None:
         """Stop the server as an operator would."""
