@@ -11,6 +11,7 @@ import fcntl
 import json
 import secrets
 import shutil
+import signal
 import sys
 import time
 from collections import Counter
@@ -45,6 +46,9 @@ def main() -> int:
     parser.add_argument("--data", type=Path, help="folder with readings.parquet and labels.parquet")
     parser.add_argument("--port", type=int, default=0, help="port of the server (default: a free one)")
     options = parser.parse_args()
+    # A closed terminal or a `kill` ends the demo as Ctrl-C does: its server and database must not be left behind.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     try:
         return journey(options.data, options.port or free_port())
     except DemoError as error:

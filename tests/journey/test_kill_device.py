@@ -49,7 +49,8 @@ def test_killed_while_syncing(stack: Stack, tmp_path: Path, dice: random.Random)
             wanted = wanted % 3 + 1
             stack.roll_out("kills", "pumps", wanted)
         before = assert_whole(home)
-        kill_at_work(tally, dice, 1.3 * seconds, "sync", home)  # some finish: then there is another to fetch
+        if not kill_at_work(tally, dice, 1.2 * seconds, "sync", home):
+            seconds *= 0.9  # the first one was slow; a few that finish are welcome, they bring the next release
         after = assert_whole(home)
         assert after in (before, wanted), "neither the old bundle nor the new one"
         seen.append((before, after))
