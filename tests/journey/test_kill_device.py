@@ -97,7 +97,8 @@ def test_killed_while_scoring_and_uploading(
         feed(home, readings)
         enough = (number + 1) * UPLOAD_KILLS // DEVICES
         while uploading.landed < enough and uploading.tried < 3 * UPLOAD_KILLS:
-            kill_at_work(uploading, dice, upload_seconds / 2, "upload", home, *BATCH)
+            if not kill_at_work(uploading, dice, upload_seconds, "upload", home, *BATCH):
+                upload_seconds *= 0.7  # each leaves less to send
             feed(home, readings)
         run("edge-runtime", "upload", "--home", home)
         assert_whole(home)

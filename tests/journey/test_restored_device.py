@@ -80,6 +80,23 @@ def test_a_home_restored_from_a_copy_a_hundred_results_old(stack: Stack, tmp_pat
     assert seen["outbox"] == {"records": 0, "dead_letters": 0}
 
 
+def test_a_restored_home_that_is_fed_the_same_again(stack: Stack, tmp_path: Path) -> None:
+    """Its results are the old ones under the old numbers: the server knows them, and there is nothing to add."""
+    home, backup = tmp_path / "device", tmp_path / "backup"
+    device_id = joined(stack, home, stack.line("pumps", "stable"))
+    shutil.copytree(home, backup)
+    readings = write_readings(tmp_path / "readings.csv", seed=18)
+    feed(home, readings)
+    upload(home)
+    before = stored(stack, device_id)
+    shutil.rmtree(home)
+    shutil.copytree(backup, home)
+    feed(home, readings)
+    upload(home)
+    assert stored(stack, device_id) == before
+    assert len(stack.get(f"/api/devices/{device_id}")["streams"]) == 1
+
+
 def test_enrolled_again_into_an_empty_home(stack: Stack, tmp_path: Path) -> None:
     """A new installation is a new device: its results stand beside the old ones."""
     home = tmp_path / "device"
