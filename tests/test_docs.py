@@ -49,5 +49,7 @@ def test_the_readme_lists_every_setting() -> None:
     from sync_server.config import ServerConfig
 
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    missing = [setting.name for kind in (Config, ServerConfig) for setting in fields(kind) if f"`{setting.name}`" not in text]
+    missing = [
+        setting.name for kind in (Config, ServerConfig) for setting in fields(kind) if f"`{setting.name}`" not in text
+    ]
     assert missing == []
