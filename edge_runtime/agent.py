@@ -12,11 +12,9 @@ Example::
 from __future__ import annotations
 
 import logging
-import signal
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import FrameType
 from typing import BinaryIO
@@ -31,6 +29,7 @@ from edge_runtime.feed import Feed
 from edge_runtime.freshness import is_stale
 from edge_runtime.readings import ReadingGroup
 from edge_runtime.rounds import Rounds
+from edge_runtime.stopping import signals_to
 from edge_runtime.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
@@ -90,7 +89,7 @@ class Agent:
             ScoringError: The active model cannot be loaded or fails.
             StorageError: The device's database cannot be opened.
         """
-        with self._feed, EdgeDatabase(self._device.home.database) as database, _signals(self.stop):
+        with self._feed, EdgeDatabase(self._device.home.database) as database, signals_to(self.stop):
             self._rounds.start()
             try:
                 while (stream := self._feed.next_stream()) is not None:
@@ -159,17 +158,3 @@ class Agent:
         self._anomalies += anomalies
         if anomalies:
             log.info("%d of %d readings are anomalous", anomalies, len(verdicts))
-
-
-@contextmanager
-def _signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Send SIGTERM and SIGINT to a handler for a while; outside the main thread Python allows none."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    former = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, old in former.items():
-            signal.signal(number, old)

@@ -44,6 +44,7 @@ class Feed:
         self._streams: deque[BinaryIO | None] = deque()
         self._arrived = threading.Semaphore(0)
         self._stopping = False
+        self._abandoned = False
         self._turning = False
         self._restarted = False
         self._header = b""
@@ -76,8 +77,10 @@ class Feed:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop reading and let go of every descriptor."""
+        """Stop reading and let go of every descriptor; nobody reads what is still under way."""
         self.stop()
+        self._abandoned = True
+        os.write(self._wake_in, b"a")
         self._thread.join()
         for stream in self._streams:
             if stream is not None:
@@ -98,7 +101,7 @@ class Feed:
             os.write(self._wake_in, b"t")
 
     def stop(self) -> None:
-        """End the current pipe and the feed; safe to call from a signal handler and more than once."""
+        """End the current pipe after what was read, and the feed; safe in a signal handler and more than once."""
         if not self._stopping:
             self._stopping = True
             os.write(self._wake_in, b"s")
@@ -168,7 +171,7 @@ class Feed:
                 self._tail, self._restarted = b"", True
 
     def _pass_on(self, chunk: bytes) -> bool:
-        """Write the whole lines of what has arrived; returns False when the feed was stopped meanwhile."""
+        """Write the whole lines of what has arrived; returns False when nobody reads them any more."""
         data = self._tail + chunk
         end = data.rfind(b"\n") + 1
         self._tail = data[end:]
@@ -196,7 +199,7 @@ class Feed:
             ready = select.select([self._wake_out], [self._out], [])
             if ready[0]:
                 os.read(self._wake_out, CHUNK_BYTES)
-                if self._stopping:
+                if self._abandoned:
                     return False
             if ready[1]:
                 try:

@@ -7,6 +7,8 @@ import select
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
+from edge_runtime.stopping import Stop
+
 # 1,024 signals with names of 128 characters in one JSON object, and as much again.
 MAX_LINE_BYTES = 512 * 1024
 _CHUNK_BYTES = 64 * 1024
@@ -19,12 +21,15 @@ class TooLong:
 TOO_LONG = TooLong()
 
 
-def lines(stream: BinaryIO, patience: Callable[[], float | None]) -> Iterator[bytes | TooLong | None]:
+def lines(
+    stream: BinaryIO, patience: Callable[[], float | None], stop: Stop | None = None
+) -> Iterator[bytes | TooLong | None]:
     """Yield lines without their ends, and None when the stream is silent.
 
     Args:
         stream: A file, a pipe, a terminal, or bytes in memory. Files and pipes are read below their own buffers.
         patience: Seconds to wait in silence before the next None; None waits for ever.
+        stop: Ends the lines: those that were read whole are still given, half a line is not.
 
     Yields:
         A line; ``TOO_LONG``; or None right when nothing more is there, and again each time patience runs out.
@@ -33,7 +38,7 @@ def lines(stream: BinaryIO, patience: Callable[[], float | None]) -> Iterator[by
         OSError: The stream cannot be read.
     """
     tail, skipping = b"", False
-    for chunk in _chunks(stream, patience):
+    for chunk in _chunks(stream, patience, stop):
         if chunk is None:
             yield None
             continue
@@ -46,13 +51,15 @@ def lines(stream: BinaryIO, patience: Callable[[], float | None]) -> Iterator[by
                 yield line
         if len(tail) > MAX_LINE_BYTES:
             tail, skipping = b"", True
+    if stop is not None and stop.told:
+        return  # in the middle of a line: its writer is not done with it
     if skipping:
         yield TOO_LONG
     elif tail:
         yield tail  # the last line of a file may lack its end
 
 
-def _chunks(stream: BinaryIO, patience: Callable[[], float | None]) -> Iterator[bytes | None]:
+def _chunks(stream: BinaryIO, patience: Callable[[], float | None], stop: Stop | None) -> Iterator[bytes | None]:
     try:
         descriptor = stream.fileno()
     except OSError:  # bytes in memory
@@ -60,18 +67,21 @@ def _chunks(stream: BinaryIO, patience: Callable[[], float | None]) -> Iterator[
             yield chunk
         return
     while True:
-        if not _ready(descriptor, 0):
+        if not _ready(descriptor, 0, stop):
             yield None
-            while not _ready(descriptor, patience()):
+            while not _ready(descriptor, patience(), stop):
                 yield None
+        if stop is not None and stop.told:
+            return
         chunk = os.read(descriptor, _CHUNK_BYTES)
         if not chunk:
             return
         yield chunk
 
 
-def _ready(descriptor: int, seconds: float | None) -> bool:
+def _ready(descriptor: int, seconds: float | None, stop: Stop | None) -> bool:
+    watched = [descriptor] if stop is None else [descriptor, stop.descriptor]
     try:
-        return bool(select.select([descriptor], [], [], seconds)[0])
+        return bool(select.select(watched, [], [], seconds)[0])
     except (OSError, ValueError):  # Windows knows no select on pipes: wait in the read itself
         return True

@@ -34,6 +34,7 @@ from edge_runtime.readings import (
     Row,
     UnusableReadingError,
 )
+from edge_runtime.stopping import Stop
 
 Format = Literal["auto", "csv", "ndjson"]
 STDIN = "-"
@@ -75,6 +76,7 @@ class Telemetry:
         name: What to call the input in messages; its ending tells the format.
         form: ``csv``, ``ndjson``, or ``auto``: by the name's ending, else by the first character.
         allow_missing_signals: Take an input that lacks signals; they are missing in every reading.
+        stop: Ends the input early; what was read whole is still given.
         clock: Seconds, for grouping; monotonic.
     """
 
@@ -86,6 +88,7 @@ class Telemetry:
         name: str = "standard input",
         form: Format = "auto",
         allow_missing_signals: bool = False,
+        stop: Stop | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.report = TelemetryReport()
@@ -94,9 +97,9 @@ class Telemetry:
         self._name = name
         self._form = form
         self._allow_missing = allow_missing_signals
+        self._stop = stop
         self._clock = clock
         self._parse: Callable[[str], Row] | None = None
-        self._header: list[str] | None = None
         self._rows: list[Row] = []
         self._aside: Counter[str] = Counter()
         self._pending_since: float | None = None
@@ -105,7 +108,8 @@ class Telemetry:
     def groups(self) -> Iterator[tuple[ReadingGroup, Counter[str]]]:
         """Yield groups of readings with what was set aside since the group before.
 
-        A file gives groups of 200. A pipe gives what it has when it falls silent, at most once a second.
+        A file gives groups of 200. A pipe gives what it has when it falls silent, at most once a second, and when
+        it is told to stop.
 
         Raises:
             InputError: A column is missing, the input is empty, or no line of it could be used.
@@ -119,23 +123,12 @@ class Telemetry:
                 yield self._flush()
         if self._rows or self._aside:
             yield self._flush()
-        self._check_found_something()
-
-    def use_signals(self, signals: Sequence[str]) -> None:
-        """Go on for another bundle, between two groups; lines without its signals are missing them from here on.
-
-        Args:
-            signals: Signal names in the new manifest's order.
-        """
-        self._parser = ReadingParser(signals)
-        if self._header is not None:
-            self._parse = CsvRow(self._header, signals).parse
-        columns = self._header or []
-        self.report.missing_signals = tuple(name for name in signals if columns and name not in columns)
+        if self._stop is None or not self._stop.told:
+            self._check_found_something()
 
     def _lines(self) -> Iterator[bytes | TooLong | None]:
         try:
-            yield from lines(self._stream, self._patience)
+            yield from lines(self._stream, self._patience, self._stop)
         except OSError as error:
             raise InputError(f"{self._name} cannot be read: {error.strerror or error}.", path=self._name) from error
 
@@ -193,7 +186,6 @@ class Telemetry:
             return self._parse
         header = [column.strip() for column in csv_fields(text)]
         self._check_columns(header)
-        self._header = header
         self._parse = CsvRow(header, self._parser.signals).parse
         return None
 

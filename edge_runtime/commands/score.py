@@ -55,10 +55,11 @@ def score(
     Readings are CSV or NDJSON with a column `timestamp` (ISO 8601, or epoch seconds) and one for each signal of the
     model. Each gets one line of NDJSON once it is stored. The same readings may be given again at any time: those
     that this device knows are counted and not scored again. With --json one JSON object is printed and verdicts go
-    only where --output says.
+    only where --output says. Ctrl-C and SIGTERM end it after what was read is stored (exit code 130).
     """
     from edge_runtime.device_scoring import Device
     from edge_runtime.scoring_run import score_input, summary_fields, summary_text
+    from edge_runtime.stopping import Stop
     from edge_runtime.telemetry import STDIN, Telemetry, open_input
 
     to_stdout = output in (None, "-")
@@ -67,10 +68,14 @@ def score(
         open_input(source) as stream,
         Device.open(config.home, explain=explain) as device,
         _destination(None if silent else output) as sink,
+        Stop() as stop,
+        stop.on_signals(),
     ):
         signals = [signal.name for signal in device.scorer.bundle.manifest.signals]
         name = "standard input" if source == STDIN else source
-        telemetry = Telemetry(stream, signals, name=name, form=form, allow_missing_signals=allow_missing_signals)
+        telemetry = Telemetry(
+            stream, signals, name=name, form=form, allow_missing_signals=allow_missing_signals, stop=stop
+        )
         deliver = _ignore if silent else _writer(sink)
         summary = score_input(device.scorer, telemetry, deliver=deliver, progress=_progress())
     text = summary_text(summary, telemetry)
@@ -78,6 +83,8 @@ def score(
         show(summary_fields(summary, telemetry), text, as_json=as_json)
     else:
         click.echo(text, err=True)
+    if stop.told:
+        raise KeyboardInterrupt
 
 
 def _destination(output: str | None) -> AbstractContextManager[TextIO]:

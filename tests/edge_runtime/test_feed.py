@@ -11,7 +11,7 @@ from typing import BinaryIO
 import pytest
 
 from edge_runtime.errors import InputError
-from edge_runtime.feed import Feed
+from edge_runtime.feed import CHUNK_BYTES, Feed
 
 HEADER = b"timestamp,heat\n"
 
@@ -160,3 +160,23 @@ def Feed_of(stdin: BinaryIO, monkeypatch: pytest.MonkeyPatch) -> Feed:  # noqa: 
 def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.csv"), Feed(tmp_path / "none.csv"):
         pass
+
+
+def test_what_was_read_before_the_stop_is_passed_on(path: Path) -> None:
+    """The feed has taken it from its writer, and a pipe's writer has it no more: it must reach the reader."""
+    path.write_bytes(HEADER + b"1795435200,1.25\n" * 20_000)
+    with Feed(path) as feed, next_stream(feed) as stream:
+        time.sleep(0.3)  # the pipe is full, and the feed holds a second read in its hands
+        feed.stop()
+        got = b"".join(iter(lambda: stream.read(65536), b""))
+        assert feed.next_stream() is None
+    assert len(got) > 1.5 * CHUNK_BYTES
+    assert got.endswith(b"\n")
+
+
+def test_a_reader_that_leaves_does_not_keep_the_feed(path: Path) -> None:
+    path.write_bytes(HEADER + b"1795435200,1.25\n" * 20_000)
+    with Feed(path) as feed:
+        stream = next_stream(feed)
+    with stream:
+        assert stream.read(1) == b"t"

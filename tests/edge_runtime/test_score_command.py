@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from edge_runtime.bundle_store import BundleStore
 from edge_runtime.cli import run_command
 from edge_runtime.contract.bundle import open_bundle
 from edge_runtime.device_scoring import Device
+from edge_runtime.edge_db import EdgeDatabase
 
 HEADER = "timestamp,heat,load,note\n"
 
@@ -113,3 +115,25 @@ def test_a_pipe_loads_only_what_a_device_has(home: Path, readings: Path) -> None
     done = subprocess.run(command, input=readings.read_bytes(), capture_output=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 9
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_after_what_was_read_is_stored(home: Path, number: signal.Signals) -> None:
+    command = [sys.executable, "-c", "from edge_runtime.cli import main; main()", "score", "--home", str(home)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write((HEADER + "60,1,1,x\n").encode())
+        assert process.stdout.readline()  # the first group goes at once, the next one would wait for a second
+        process.stdin.write(b"120,3,3,x\n180,3,3,x\n240,3")
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    with EdgeDatabase(home / "edge.db") as database:
+        counters = database.counters()
+    # What the pipe held when the signal came may be unread; what was read is stored, printed and in the summary.
+    assert sum(counters.values()) == 1 + len(out.splitlines())
+    assert f"{sum(counters.values())} readings" in err.decode()
+    assert b"Traceback" not in err

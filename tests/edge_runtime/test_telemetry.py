@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from edge_runtime import lines as line_reading
 from edge_runtime.errors import InputError
 from edge_runtime.readings import ReadingParser, UnusableReadingError, moment
+from edge_runtime.stopping import Stop
 from edge_runtime.telemetry import Telemetry, open_input
 
 SIGNALS = ("battery", "radio")
@@ -140,18 +141,6 @@ def test_the_format_can_be_named() -> None:
         read("timestamp,battery,radio\n1,2,3\n", form="ndjson")
 
 
-def test_another_bundle_in_the_middle_of_an_input() -> None:
-    data = "timestamp,battery,radio\n" + "".join(f"{second},1,2\n" for second in range(300))
-    source = Telemetry(io.BytesIO(data.encode()), SIGNALS)
-    groups = source.groups()
-    first, _ = next(groups)
-    source.use_signals(("radio", "battery", "new"))
-    second, _ = next(groups)
-    assert (len(first.times_ms), len(second.times_ms)) == (200, 100)
-    np.testing.assert_array_equal(second.cells[0], np.float32([2, 1, np.nan]))
-    assert source.report.missing_signals == ("new",)
-
-
 def test_a_pipe_gives_what_it_has_when_it_falls_silent() -> None:
     reading, writing = os.pipe()
     with os.fdopen(reading, "rb") as stream, os.fdopen(writing, "wb", buffering=0) as pipe:
@@ -212,3 +201,24 @@ def test_numbers_of_numpy_and_missing_ones() -> None:
 
 def _json(number: float) -> str:
     return "null" if math.isnan(number) else repr(number)
+
+
+def test_what_was_read_is_given_when_somebody_says_stop() -> None:
+    """A reading that came in the last second is not lost with the process; half a line is not a reading yet."""
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as stream, os.fdopen(writing, "wb", buffering=0) as pipe, Stop() as stop:
+        source = Telemetry(stream, SIGNALS, stop=stop)
+        groups = source.groups()
+        pipe.write(b"timestamp,battery,radio\n1,2,3\n")
+        next(groups)
+        pipe.write(b"4,5,6\n7,8")
+        threading.Timer(0.1, stop.tell).start()
+        assert [group.times_ms.tolist() for group, _ in groups] == [[4000]]
+        assert source.report.readings == 2
+
+
+def test_stopping_before_the_first_reading_is_no_complaint() -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as stream, os.fdopen(writing, "wb"), Stop() as stop:
+        stop.tell()
+        assert list(Telemetry(stream, SIGNALS, stop=stop).groups()) == []
