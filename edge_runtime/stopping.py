@@ -19,8 +19,6 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Self
 
-Handler = Callable[[int, FrameType | None], None]
-
 
 class Stop:
     """A word that can be given from a signal handler, and that a ``select`` notices.
@@ -47,15 +45,12 @@ class Stop:
     @contextmanager
     def on_signals(self) -> Iterator[None]:
         """Let SIGTERM and SIGINT say stop for a while; the second one ends the process as it always did."""
-        former: dict[int, signal.Handlers | Handler | int | None] = {}
 
         def handle(_number: int, _frame: FrameType | None) -> None:
             self.tell()
-            for number, handler in former.items():
-                signal.signal(number, handler)
+            restore()
 
-        with signals_to(handle) as replaced:
-            former |= replaced
+        with signals_to(handle) as restore:
             yield
 
     def __enter__(self) -> Self:
@@ -71,18 +66,22 @@ class Stop:
 
 
 @contextmanager
-def signals_to(handler: Handler) -> Iterator[dict[int, signal.Handlers | Handler | int | None]]:
+def signals_to(handler: Callable[[int, FrameType | None], None]) -> Iterator[Callable[[], None]]:
     """Send SIGTERM and SIGINT to a handler for a while; outside the main thread Python allows none.
 
     Yields:
-        The handlers of before, by signal.
+        What puts the handlers of before back sooner.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield {}
+        yield lambda: None
         return
     former = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield dict(former)
-    finally:
+
+    def restore() -> None:
         for number, old in former.items():
             signal.signal(number, old)
+
+    try:
+        yield restore
+    finally:
+        restore()
