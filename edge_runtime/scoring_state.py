@@ -91,8 +91,10 @@ class ScoringState:
         self.cells = self.cells[:0]
 
     def summary(self, bundle: str, timestamp_ms: int) -> OpenSummary:
-        """Return the open summary of a bundle and of the hour that a time falls into."""
-        return self.summaries.setdefault((bundle, hour_of(timestamp_ms)), OpenSummary())
+        """Return the open summary of a bundle and of the hour that the newest reading's time falls into."""
+        summary = self.summaries.setdefault((bundle, hour_of(timestamp_ms)), OpenSummary(timestamp_ms))
+        summary.newest_reading_ms = max(summary.newest_reading_ms, timestamp_ms)
+        return summary
 
     def close_summaries(self, *, keep: tuple[str, int] | None = None) -> list[Summary]:
         """Close the open summaries, oldest first, but for the one to keep.

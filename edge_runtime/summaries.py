@@ -22,6 +22,7 @@ class OpenSummary:
     """Counts of one hour and bundle since its last closed summary.
 
     Attributes:
+        newest_reading_ms: Time of the newest reading it knows of, UTC epoch milliseconds.
         windows: Windows scored, anomalous or not.
         anomalous: Those that were anomalous.
         warming_up: Readings accepted before a verdict was possible.
@@ -34,6 +35,7 @@ class OpenSummary:
         latency_max_us: The longest, in microseconds.
     """
 
+    newest_reading_ms: int
     windows: int = 0
     anomalous: int = 0
     warming_up: int = 0
@@ -75,8 +77,7 @@ class OpenSummary:
             bundle: SHA-256 of the bundle that scored, hex.
             period_start_ms: Start of the UTC hour.
         """
-        counts = self._counts()
-        return Summary(0, bundle, period_start_ms, "hour", histogram=tuple(self.histogram), **counts)
+        return Summary(0, bundle, period_start_ms, "hour", histogram=tuple(self.histogram), **self._counts())
 
     def to_json(self) -> str:
         """Return the counts as ``edge.db`` keeps them."""
@@ -116,6 +117,7 @@ def merge_to_day(summaries: Sequence[Summary]) -> Summary:
         bundle,
         day * DAY_MS,
         "day",
+        newest_reading_ms=max(summary.newest_reading_ms for summary in summaries),
         histogram=tuple(sum(counts) for counts in zip(*(s.histogram for s in summaries), strict=True)),
         latency_max_us=max(summary.latency_max_us for summary in summaries),
         **{name: sum(getattr(summary, name) for summary in summaries) for name in added},

@@ -109,6 +109,8 @@ class Summary(Record):
         bundle: SHA-256 of the bundle that scored, hex.
         period_start_ms: Start of the UTC hour or day of the readings.
         period: ``hour`` or ``day``.
+        newest_reading_ms: Time of the newest reading when it was closed. Two deltas of an hour may count the same; by
+            this a server tells the next one from the same one again.
         windows: Windows scored, anomalous or not.
         anomalous: Those that were anomalous.
         warming_up: Readings accepted before a verdict was possible.
@@ -123,14 +125,15 @@ class Summary(Record):
 
     table: ClassVar[str] = "summaries"
     fields: ClassVar[tuple[str, ...]] = (
-        "sequence", "bundle", "period_start_ms", "period", "windows", "anomalous", "warming_up", "late", "values",
-        "missing", "histogram", "latency_count", "latency_sum_us", "latency_max_us",
+        "sequence", "bundle", "period_start_ms", "period", "newest_reading_ms", "windows", "anomalous", "warming_up",
+        "late", "values", "missing", "histogram", "latency_count", "latency_sum_us", "latency_max_us",
     )  # fmt: skip
 
     sequence: int
     bundle: str
     period_start_ms: int
     period: str
+    newest_reading_ms: int
     windows: int
     anomalous: int
     warming_up: int
@@ -153,8 +156,12 @@ class Summary(Record):
         if period not in ("hour", "day"):
             raise ContractError("Field 'period' must be 'hour' or 'day'.")
         start = checks.moment(checks.get(value, "period_start_ms"), "period_start_ms")
-        if start % (3_600_000 if period == "hour" else 86_400_000):
+        length = 3_600_000 if period == "hour" else 86_400_000
+        if start % length:
             raise ContractError(f"Field 'period_start_ms' is not the start of a UTC {period}.")
+        newest = checks.moment(checks.get(value, "newest_reading_ms"), "newest_reading_ms")
+        if not start <= newest < start + length:
+            raise ContractError(f"Field 'newest_reading_ms' is outside the {period} of the summary.")
         counts = {name: _count(value, name) for name in ("windows", "anomalous", "warming_up", "late")}
         histogram = tuple(
             checks.integer(count, "histogram", most=MAX_WINDOWS)
@@ -170,6 +177,7 @@ class Summary(Record):
             bundle=checks.hex64(checks.get(value, "bundle"), "bundle"),
             period_start_ms=start,
             period=period,
+            newest_reading_ms=newest,
             **counts,
             values=values,
             missing=missing,

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from simulators.edge_models import HOUR_MS, TinyBundle, tiny_bundle, tiny_manifest
 
-from edge_runtime.contract.result import Anomaly, AnyRecord, Event, Summary
+from edge_runtime.contract.result import Anomaly, AnyRecord, Event, Summary, record_digest
 from edge_runtime.device_scoring import Device
 from edge_runtime.edge_db import EdgeDatabase
 from edge_runtime.errors import ScoringError, StorageError
@@ -330,3 +330,16 @@ def tiny_manifest_rule(slots: int):
     from simulators.edge_models import tiny_manifest
 
     return tiny_manifest(slots=slots).window
+
+
+def test_two_deltas_that_count_the_same_are_two_records(tmp_path: Path, bundle: TinyBundle) -> None:
+    """A restored home gives its next delta a number that the server holds: equal digests would lose one of them."""
+    digests = []
+    for minute in (10, 20):
+        with EdgeDatabase(tmp_path / f"{minute}.db") as database:
+            times = START + np.arange(1, 3, dtype=np.int64) * minute * 60_000
+            scorer(database, bundle).score(ReadingGroup(times, np.full((2, 2), 0.1, dtype=np.float32)))
+            [summary] = records(database)
+            assert isinstance(summary, Summary)
+            digests.append(record_digest(summary))
+    assert digests[0] != digests[1]

@@ -41,7 +41,9 @@ def anomaly(at_ms: int) -> Anomaly:
 
 def summary(hour: int, windows: int = 10) -> Summary:
     histogram = (windows, *[0] * 14)
-    return Summary(0, BUNDLE, hour * HOUR, "hour", windows, 0, 1, 0, 50, 2, histogram, windows, 100, 20)
+    return Summary(
+        0, BUNDLE, hour * HOUR, "hour", hour * HOUR + 60_000, windows, 0, 1, 0, 50, 2, histogram, windows, 100, 20
+    )
 
 
 def event(at_ms: int) -> Event:

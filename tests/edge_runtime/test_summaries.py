@@ -12,8 +12,8 @@ from edge_runtime.summaries import DAY_MS, HOUR_MS, OpenSummary, hour_of, merge_
 BUNDLE = "ef" * 32
 
 
-def filled(scores: list[float], latency_us: int = 5) -> OpenSummary:
-    summary = OpenSummary()
+def filled(scores: list[float], latency_us: int = 5, hour: int = 0) -> OpenSummary:
+    summary = OpenSummary(hour * HOUR_MS + 59)
     for score in scores:
         summary.add_window(score, is_anomaly=score > 0.9, latency_us=latency_us)
         summary.add_cells(25, 2)
@@ -22,7 +22,7 @@ def filled(scores: list[float], latency_us: int = 5) -> OpenSummary:
 
 @given(st.lists(st.floats(0, 1), max_size=30), st.integers(0, 10), st.integers(0, 10))
 def test_a_closed_summary_is_a_valid_record(scores: list[float], warming_up: int, late: int) -> None:
-    summary = filled(scores)
+    summary = filled(scores, hour=7)
     summary.warming_up, summary.late = warming_up, late
     again = OpenSummary.from_json(summary.to_json())
     record = again.closed(BUNDLE, 7 * HOUR_MS)
@@ -32,10 +32,11 @@ def test_a_closed_summary_is_a_valid_record(scores: list[float], warming_up: int
 
 
 def test_a_day_holds_what_its_hours_held() -> None:
-    hours = [filled([0.1, 0.95], latency_us=hour).closed(BUNDLE, hour * HOUR_MS) for hour in range(24, 48)]
+    hours = [filled([0.1, 0.95], hour, hour).closed(BUNDLE, hour * HOUR_MS) for hour in range(24, 48)]
     day = merge_to_day(hours)
     assert (day.period, day.period_start_ms, day.windows, day.anomalous) == ("day", DAY_MS, 48, 24)
     assert day.latency_max_us == 47
+    assert day.newest_reading_ms == 47 * HOUR_MS + 59
     assert day.latency_sum_us == sum(hour.latency_sum_us for hour in hours)
     assert sum(day.histogram) == 48
     assert Summary.from_dict({**merge_to_day([day, hours[0]]).to_dict(), "sequence": 1}).windows == 50

@@ -121,6 +121,7 @@ def summary(
         bundle,
         start_ms,
         period,
+        start_ms + 60_000,
         windows,
         anomalous,
         2,
