@@ -33,33 +33,33 @@ class Incidents:
     device: npt.NDArray[np.int64]
 
 
-def find_incidents(anomalous: npt.NDArray[np.bool_], device: npt.NDArray[np.int64], incident_gap: int) -> Incidents:
+def find_incidents(
+    anomalous: npt.NDArray[np.bool_],
+    device: npt.NDArray[np.int64],
+    incident_gap: int,
+    rows: npt.NDArray[np.int64] | None = None,
+) -> Incidents:
     """Group anomalous windows into incidents.
 
     Args:
         anomalous: (m,) which windows are anomalies, ordered by device and time.
         device: (m,) the device of each.
         incident_gap: Healthy windows that end an incident.
+        rows: (m,) ascending, ``WindowSet.rows`` where some windows were left out: those count as healthy ones, so that
+            two alarms a month apart are not one because only what lay between them was left out.
     """
     hits = np.flatnonzero(anomalous)
     if not hits.size:
         empty = np.empty(0, np.int64)
         return Incidents(empty, empty, empty)
-    apart = (np.diff(hits) > incident_gap) | (np.diff(device[hits]) != 0)
+    apart = (np.diff(hits if rows is None else rows[hits]) > incident_gap) | (np.diff(device[hits]) != 0)
     starts, ends = np.r_[True, apart], np.r_[apart, True]
     return Incidents(hits[starts], hits[ends], device[hits[starts]])
 
 
 def days_by_device(windows: WindowSet) -> npt.NDArray[np.float64]:
-    """Return the days that each device was watched: (devices,).
-
-    A window stands for the time since the one before it, at most the largest gap, and the first of a device for one
-    interval.
-    """
-    steps = np.diff(windows.timestamps_ms, prepend=0)
-    first = np.r_[True, np.diff(windows.device) != 0] if len(windows) else np.empty(0, bool)
-    watched = np.where(first, windows.rule.interval_ms, np.minimum(steps, windows.rule.largest_gap_ms))
-    return np.bincount(windows.device, weights=watched, minlength=len(windows.devices)) / DAY_MS
+    """Return the days that each device was watched, warm-up left out: (devices,)."""
+    return np.bincount(windows.device, weights=windows.watched_ms, minlength=len(windows.devices)) / DAY_MS
 
 
 def threshold_for_rate(
@@ -89,21 +89,27 @@ def threshold_for_rate(
             advice="Raise calibration.alarms_per_device_day, set calibration.threshold, or bring more readings.",
             supported=_round_up(supported),
         )
-    levels = np.unique(scores)
+    middle = float(np.median(scores))
+    levels = np.unique(scores[scores > middle])
 
     def count(level: int) -> int:
-        return len(find_incidents(scores >= levels[level], windows.device, incident_gap).first)
+        return len(find_incidents(scores >= levels[level], windows.device, incident_gap, windows.rows).first)
 
-    # The number of incidents falls with the threshold nearly always; where two merge it may rise by one, and then
-    # the search ends at one of the crossings, which keeps the rate as well.
-    low, high = 0, len(levels)
+    # From the top down, and never below the middle: at the bottom everything is an anomaly, which is one incident a
+    # device and no low rate at all. Between the last threshold that keeps the rate and the first that does not,
+    # incidents hardly ever merge; where they do, the search ends at a crossing, which keeps the rate as well.
+    span = 1
+    while span < len(levels) and count(len(levels) - span) <= wanted:
+        span *= 2
+    low, high = max(0, len(levels) - span), len(levels) - span // 2
     while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if count(middle) <= wanted else (middle + 1, high)
+        tried = (low + high) // 2
+        low, high = (low, tried) if count(tried) <= wanted else (tried + 1, high)
     if low == len(levels):  # even the highest score alone rings too often: many windows share it
-        return float(np.nextafter(np.float32(levels[-1]), np.float32(np.inf)))
-    below = levels[low - 1] if low else levels[0]
-    return float((below + levels[low]) / 2)
+        return float(np.nextafter(np.float32(scores.max()), np.float32(np.inf)))
+    below = levels[low - 1] if low else middle
+    between = np.float32((below + levels[low]) / 2)  # of two neighbours in float32 it may be the lower one
+    return float(between) if between > below else float(levels[low])
 
 
 def _round_up(rate: float) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from exporter.alarms import days_by_device, find_incidents
+from exporter.alarms import Incidents, days_by_device, find_incidents
 from exporter.dataset import FAULTY, HEALTHY
 from exporter.parity import area_under_curve
 from exporter.window_sets import WindowSet
@@ -40,15 +40,15 @@ def evaluate(
         ``healthy_alarms_per_device_day`` with its spread over devices. None where there is nothing to measure by.
     """
     labels = windows.labels if labelled else np.full(len(windows), HEALTHY, np.int8)
-    healthy = labels == HEALTHY
+    incidents = find_incidents(anomalous, windows.device, incident_gap)
     return {
         "windows": len(windows),
         "devices": int(np.unique(windows.device).size),
         "auc": area_under_curve(labels, anomaly_scores),
         "auc_raw_score": area_under_curve(labels, raw_scores),
         "auc_by_cohort": _auc_by_cohort(windows, labels, anomaly_scores),
-        **_faults(windows, labels, anomalous, incident_gap),
-        "healthy_alarms_per_device_day": _healthy_alarms(windows.take(healthy), anomalous[healthy], incident_gap),
+        **_faults(windows, labels, anomalous, incidents),
+        "healthy_alarms_per_device_day": _healthy_alarms(windows, labels == HEALTHY, incidents),
     }
 
 
@@ -63,47 +63,52 @@ def _auc_by_cohort(
 
 
 def _faults(
-    windows: WindowSet, labels: npt.NDArray[np.int8], anomalous: npt.NDArray[np.bool_], incident_gap: int
+    windows: WindowSet, labels: npt.NDArray[np.int8], anomalous: npt.NDArray[np.bool_], incidents: Incidents
 ) -> dict[str, Any]:
-    """How many faulty devices raise an incident while faulty, and how long before the end of the fault it began."""
+    """How many faulty devices raise an alarm while faulty, and how long before the end of that fault it began.
+
+    The alarm is the incident of the first anomalous faulty window; it may have begun before the fault was labelled. A
+    device may have several faults: the one that counts is the one it was caught in.
+    """
     faulty = np.flatnonzero(labels == FAULTY)
     if not faulty.size:
         return {"faulty_devices": None, "faulty_devices_caught": None, "faulty_devices_caught_share": None}
-    incidents = find_incidents(anomalous, windows.device, incident_gap)
-    devices = np.unique(windows.device[faulty])
+    breaks = (np.diff(faulty) != 1) | (np.diff(windows.device[faulty]) != 0)
+    fault = np.r_[0, np.cumsum(breaks)]  # which fault each faulty window belongs to
+    onsets, ends = faulty[np.r_[True, breaks]], faulty[np.r_[breaks, True]]
+    hits = np.flatnonzero(anomalous[faulty])
+    _, first = np.unique(windows.device[faulty[hits]], return_index=True)
+    hits = hits[first]
+    begin = incidents.first[np.searchsorted(incidents.first, faulty[hits], side="right") - 1]
+    onset, end = onsets[fault[hits]], ends[fault[hits]]
     times = windows.timestamps_ms
-    hours_before, readings_before, hours_after_onset = [], [], []
-    for device in devices.tolist():
-        rows = faulty[windows.device[faulty] == device]
-        overlap = (incidents.device == device) & (incidents.last >= rows[0]) & (incidents.first <= rows[-1])
-        # An incident may span a healthy stretch around the fault: what counts is an alarm while it lasts.
-        if not anomalous[rows].any() or not overlap.any():
-            continue
-        begin = int(incidents.first[overlap][0])
-        hours_before.append((times[rows[-1]] - times[begin]) / HOUR_MS)
-        readings_before.append(int(rows[-1]) - begin)
-        hours_after_onset.append((times[begin] - times[rows[0]]) / HOUR_MS)
-    caught = len(hours_before)
+    devices = int(np.unique(windows.device[faulty]).size)
     return {
-        "faulty_devices": int(devices.size),
-        "faulty_devices_caught": caught,
-        "faulty_devices_caught_share": caught / devices.size,
-        "median_hours_early": float(np.median(hours_before)) if caught else None,
-        "median_readings_early": float(np.median(readings_before)) if caught else None,
-        "median_hours_after_onset": float(np.median(hours_after_onset)) if caught else None,
+        "faulty_devices": devices,
+        "faulty_devices_caught": int(hits.size),
+        "faulty_devices_caught_share": hits.size / devices,
+        "median_hours_early": _median((times[end] - times[begin]) / HOUR_MS),
+        "median_readings_early": _median(end - begin),
+        "median_hours_after_onset": _median((times[begin] - times[onset]) / HOUR_MS),
     }
 
 
-def _healthy_alarms(healthy: WindowSet, anomalous: npt.NDArray[np.bool_], incident_gap: int) -> dict[str, Any] | None:
-    days = days_by_device(healthy)
+def _median(values: npt.NDArray[Any]) -> float | None:
+    return float(np.median(values)) if values.size else None
+
+
+def _healthy_alarms(windows: WindowSet, healthy: npt.NDArray[np.bool_], incidents: Incidents) -> dict[str, Any] | None:
+    """Incidents that begin on a healthy window: they are found over all windows, as a device finds them."""
+    days = days_by_device(windows.take(healthy))
     watched = np.flatnonzero(days > 0)
     if not watched.size:
         return None
-    incidents = find_incidents(anomalous, healthy.device, incident_gap)
-    rates = np.bincount(incidents.device, minlength=days.size)[watched] / days[watched]
+    false = healthy[incidents.first]
+    rates = np.bincount(incidents.device[false], minlength=days.size)[watched] / days[watched]
+    count = int(np.count_nonzero(false))
     return {
-        "mean": float(len(incidents.first) / days.sum()),
-        "incidents": len(incidents.first),
+        "mean": count / float(days.sum()),
+        "incidents": count,
         "device_days": float(days.sum()),
         "devices": int(watched.size),
         "devices_without_alarm": int(np.count_nonzero(rates == 0)),

@@ -33,6 +33,8 @@ class WindowSet:
         device: (m,) int64, number of the window's device.
         timestamps_ms: (m,) int64, time of the newest reading.
         labels: (m,) int8, label of the newest reading.
+        watched_ms: (m,) int64, the time that a window stands for: since the reading before, at most the largest gap;
+            one interval for a device's first reading.
         devices: Names by number.
         cohorts: Cohort by device number.
         rule: The window rule.
@@ -43,6 +45,7 @@ class WindowSet:
     device: npt.NDArray[np.int64]
     timestamps_ms: npt.NDArray[np.int64]
     labels: npt.NDArray[np.int8]
+    watched_ms: npt.NDArray[np.int64]
     devices: tuple[str, ...]
     cohorts: tuple[str | None, ...]
     rule: WindowRule
@@ -51,9 +54,14 @@ class WindowSet:
         return len(self.indices)
 
     @property
+    def rows(self) -> npt.NDArray[np.int64]:
+        """(m,): the row of each window's newest reading, which tells how far apart two windows of a device are."""
+        return self.indices[:, -1]
+
+    @property
     def newest(self) -> npt.NDArray[np.float32]:
         """(m, S): the newest reading of each window."""
-        return self.values[self.indices[:, -1]]
+        return self.values[self.rows]
 
     def take(self, chosen: npt.NDArray[np.bool_] | npt.NDArray[np.int64]) -> WindowSet:
         """Return some of the windows, by mask or number, over the same readings."""
@@ -63,6 +71,7 @@ class WindowSet:
             self.device[chosen],
             self.timestamps_ms[chosen],
             self.labels[chosen],
+            self.watched_ms[chosen],
             self.devices,
             self.cohorts,
             self.rule,
@@ -122,7 +131,7 @@ def cut_windows(devices: Sequence[Device], rule: WindowRule) -> WindowSet:
         rule: The window rule.
     """
     first = 0
-    indices, numbers, times, labels = [], [], [], []
+    indices, numbers, times, labels, watched = [], [], [], [], []
     for number, device in enumerate(devices):
         found = window_indices(device.timestamps_ms, rule)
         ready = filled(found) >= rule.minimum_readings
@@ -130,6 +139,8 @@ def cut_windows(devices: Sequence[Device], rule: WindowRule) -> WindowSet:
         numbers.append(np.full(int(ready.sum()), number, np.int64))
         times.append(device.timestamps_ms[ready])
         labels.append(device.labels[ready])
+        steps = np.minimum(np.diff(device.timestamps_ms), rule.largest_gap_ms)
+        watched.append(np.r_[np.int64(rule.interval_ms), steps][ready])
         first += device.timestamps_ms.size
     return WindowSet(
         values=np.concatenate([device.values for device in devices]),
@@ -137,6 +148,7 @@ def cut_windows(devices: Sequence[Device], rule: WindowRule) -> WindowSet:
         device=np.concatenate(numbers),
         timestamps_ms=np.concatenate(times),
         labels=np.concatenate(labels),
+        watched_ms=np.concatenate(watched),
         devices=tuple(device.name for device in devices),
         cohorts=tuple(device.cohort for device in devices),
         rule=rule,

@@ -70,3 +70,31 @@ def test_too_rare_a_rate_names_one_that_works() -> None:
     rate = caught.value.fields["supported"]
     assert isinstance(rate, float)
     threshold_for_rate(windows, scores, alarms_per_device_day=rate, incident_gap=3)
+
+
+def test_windows_that_were_left_out_part_incidents() -> None:
+    windows = windows_of(1, 100).take(np.r_[0:5, 50:100])
+    hits = np.isin(np.arange(55), [4, 5])
+    assert len(find_incidents(hits, windows.device, 3).first) == 1
+    assert len(find_incidents(hits, windows.device, 3, windows.rows).first) == 2
+    assert days_by_device(windows) == pytest.approx([55 / 24])
+
+
+def test_one_endless_incident_is_no_low_rate() -> None:
+    # In the middle of the scores almost everything is an anomaly, and that is one incident a device.
+    windows = windows_of(10, 240)
+    noise = np.random.default_rng(0).random(len(windows))
+    scores = np.where(np.arange(len(windows)) % 4 == 0, 0.5 + 0.1 * noise, 0.3 * noise)
+    cut = threshold_for_rate(windows, scores, alarms_per_device_day=0.2, incident_gap=4)
+    assert (scores >= cut).mean() < 0.02
+
+
+def test_neighbours_in_float32_keep_the_rate() -> None:
+    windows = windows_of(1, 240)
+    low = np.float32(0.5)
+    scores = np.full(240, float(low))
+    scores[::100] = np.nextafter(low, np.float32(1))
+    for lower in (low, np.nextafter(low, np.float32(1))):  # ties go to even: one of the two rounds down
+        moved = scores - float(low) + float(lower)
+        cut = threshold_for_rate(windows, moved, alarms_per_device_day=0.3, incident_gap=3)
+        assert np.count_nonzero(moved.astype(np.float32) >= np.float32(cut)) == 3

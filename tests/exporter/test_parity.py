@@ -89,3 +89,34 @@ def test_without_labels_every_alarm_counts_as_healthy() -> None:
     assert found["auc"] is None
     assert found["faulty_devices"] is None
     assert found["healthy_alarms_per_device_day"]["mean"] == pytest.approx(0.5)
+
+
+def test_each_fault_of_a_device_counts_from_the_alarm_that_caught_it() -> None:
+    rule = WindowRule(1, HOUR, 6 * HOUR, 1)
+    labels = np.zeros(40, np.int8)
+    labels[[10, 11, 30, 31, 32]] = 1
+    times, values = np.arange(40, dtype=np.int64) * HOUR, np.zeros((40, 1), np.float32)
+    windows = cut_windows([Device("a", None, times, values, labels)], rule)
+    anomalous = np.zeros(40, bool)
+    anomalous[[20, 31]] = True  # a false alarm between two faults, then the second fault
+    found = evaluate(windows, anomalous * 1.0, anomalous * 1.0, anomalous, incident_gap=3, labelled=True)
+    assert found["faulty_devices_caught"] == 1
+    assert (found["median_readings_early"], found["median_hours_after_onset"]) == (1.0, 1.0)
+    assert found["healthy_alarms_per_device_day"]["incidents"] == 1
+
+
+def test_healthy_alarms_are_the_incidents_that_a_device_would_report() -> None:
+    rule = WindowRule(1, HOUR, 6 * HOUR, 1)
+    labels = np.zeros(60, np.int8)
+    labels[2:50] = 1
+    times, values = np.arange(60, dtype=np.int64) * HOUR, np.zeros((60, 1), np.float32)
+    windows = cut_windows([Device("a", None, times, values, labels)], rule)
+    anomalous = np.zeros(60, bool)
+    anomalous[[1, 51]] = True  # two days apart, with nothing but faulty windows between them
+    found = evaluate(windows, anomalous * 1.0, anomalous * 1.0, anomalous, incident_gap=3, labelled=True)
+    alarms = found["healthy_alarms_per_device_day"]
+    assert alarms["incidents"] == 2
+    assert alarms["device_days"] == pytest.approx(12 / 24)
+    anomalous[48:52] = True  # the end of a fault's incident is no false alarm
+    found = evaluate(windows, anomalous * 1.0, anomalous * 1.0, anomalous, incident_gap=3, labelled=True)
+    assert found["healthy_alarms_per_device_day"]["incidents"] == 1
