@@ -1,7 +1,8 @@
 """How the processes of the embedded Postgres are started: as ourselves, in a user namespace, or as ``nobody``.
 
 Postgres refuses to run as root. A user namespace satisfies it without a change to the machine: files stay root's,
-folders stay 0700. Where a container forbids namespaces, ``nobody`` runs it, and only our own folders change hands.
+folders stay 0700. Where a container or a chroot forbids namespaces, ``nobody`` runs it and only our own folders change
+hands; it keeps the one capability to pass folders that are closed to it, as root's home is, where that is allowed.
 Nothing here knows what the processes are for.
 """
 
@@ -23,6 +24,9 @@ from typing import IO, Any
 from edge_runtime.errors import StorageError
 
 _NAMESPACE = ("unshare", "--user", "--map-user=1000", "--map-group=1000", "--")
+# setpriv sets the parent-death signal anew: the kernel clears it when the account changes (prctl(2)).
+_SETPRIV = ("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "--pdeathsig=INT")
+_CAPABLE = (*_SETPRIV, "--inh-caps=+dac_override", "--ambient-caps=+dac_override", "--")
 
 
 def die_with_parent(number: signal.Signals = signal.SIGINT) -> None:
@@ -76,21 +80,19 @@ class Runner:
     _extra: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def choose(cls, *, namespaces: bool = True) -> Runner:
+    def choose(cls, *, namespaces: bool = True, capabilities: bool = True) -> Runner:
         """Pick the way that works here: as ourselves, else in a namespace, else as nobody.
 
         Args:
             namespaces: False skips the second way, for machines that only claim to support it.
+            capabilities: False leaves nobody without the capability to pass closed folders.
         """
         if os.geteuid() != 0:
             return cls()
-        if namespaces:
-            try:
-                probe = subprocess.run([*_NAMESPACE, "true"], capture_output=True, timeout=10, check=False)
-                if probe.returncode == 0:
-                    return cls(prefix=_NAMESPACE)
-            except (FileNotFoundError, subprocess.TimeoutExpired):
-                pass
+        if namespaces and _works(_NAMESPACE):
+            return cls(prefix=_NAMESPACE)
+        if capabilities and _works(_CAPABLE):
+            return cls(prefix=_CAPABLE, user="nobody")
         account = pwd.getpwnam("nobody")
         return cls(
             user="nobody",
@@ -159,6 +161,14 @@ class Runner:
                 f"{command[0]} cannot be started{f' as {self.user}' if self.user else ''}: {error.strerror}.",
                 advice=self.advice,
             ) from error
+
+
+def _works(prefix: tuple[str, ...]) -> bool:
+    """Say whether a program can be started in this way here."""
+    try:
+        return subprocess.run([*prefix, "true"], capture_output=True, timeout=10, check=False).returncode == 0
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return False
 
 
 def _environment() -> dict[str, str]:

@@ -153,7 +153,7 @@ def test_long_path_and_postgres_that_dies(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has to step down to nobody")
 def test_fallback_for_machines_without_namespaces(tmp_path: Path) -> None:
     folder = Path("/tmp") / f"stella-nobody-{os.getpid()}"
-    runner = Runner.choose(namespaces=False)
+    runner = Runner.choose(namespaces=False, capabilities=False)
     assert runner.user == "nobody"
     before = stat.S_IMODE(Path("/tmp").stat().st_mode)
     try:
@@ -168,6 +168,22 @@ def test_fallback_for_machines_without_namespaces(tmp_path: Path) -> None:
     with pytest.raises(StorageError) as caught:
         EmbeddedPostgres(locked / "pg", runner=runner).start()
     assert "nobody" in caught.value.advice
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has to step down to nobody")
+def test_fallback_passes_closed_folders_where_it_may(tmp_path: Path) -> None:
+    """A container as root, namespaces forbidden, the checkout in root's closed home: the database still starts."""
+    runner = Runner.choose(namespaces=False)
+    assert runner.user == "nobody"
+    locked = tmp_path / "private"
+    locked.mkdir(mode=0o700)
+    if not runner.prefix:
+        pytest.skip("this container leaves root no capability to pass closed folders")
+    with EmbeddedPostgres(locked / "pg", runner=runner) as postgres:
+        assert postgres._process is not None
+        assert Path(f"/proc/{postgres._process.pid}").stat().st_uid != 0
+    with EmbeddedPostgres(locked / "pg", runner=runner):
+        assert stat.S_IMODE(locked.stat().st_mode) == 0o700
 
 
 def test_a_program_that_cannot_be_started(tmp_path: Path) -> None:
