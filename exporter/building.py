@@ -15,7 +15,8 @@ from exporter.config import ModelSpec
 from exporter.evaluation import evaluate
 from exporter.golden import make_golden
 from exporter.graph.assembly import assemble
-from exporter.graph.forest import PathForest, add_forest, flatten_forest
+from exporter.graph.forest import add_forest
+from exporter.graph.path_forest import PathForest, flatten_forest
 from exporter.graph.running import Graph
 from exporter.model_build import BuiltModel
 from exporter.parity import FP32_MOST_DIFFERENCE, Parity, choose_precision, compare_graph, keeps_scores
@@ -85,7 +86,8 @@ def build_group(spec: ModelSpec, group: Group, *, labelled: bool) -> tuple[Built
     proof = _prove(spec, group, trained)
     model = proof.candidates[proof.parity.chosen]
     watch.lap("prove")
-    golden = make_golden(trained, group.held_out if len(group.held_out) else group.windows, model)
+    others = group.held_out if len(group.held_out) else group.windows
+    golden = make_golden(trained, others, model, tuple(proof.candidates.values()))
     references = choose_references(trained)
     watch.lap("golden windows")
     evaluation = _evaluate(spec, group, trained, Graph(model), labelled=labelled)

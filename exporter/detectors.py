@@ -18,8 +18,9 @@ import numpy.typing as npt
 from sklearn.ensemble import IsolationForest
 
 from exporter.config import DetectorSpec
-from exporter.graph.forest import PathForest, add_forest, flatten_forest
+from exporter.graph.forest import add_forest
 from exporter.graph.nodes import GraphBuilder, tensor_info
+from exporter.graph.path_forest import PathForest, flatten_forest
 from exporter.graph.running import Graph
 
 FeatureMatrix = npt.NDArray[np.float32]

@@ -2,10 +2,12 @@
 
 32 of them: both verdicts, missing values, a warm-up window, every regime, and none so near to the threshold that a
 last bit could turn its verdict (contract, Golden windows). What the data does not offer is made from what it does.
+The windows are clear of the threshold in every graph that may be shipped, so that another can be chosen later.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,13 +40,14 @@ class Golden:
     windows: int
 
 
-def make_golden(trained: Trained, others: WindowSet, model: bytes) -> Golden:
+def make_golden(trained: Trained, others: WindowSet, model: bytes, candidates: Sequence[bytes] = ()) -> Golden:
     """Choose golden windows and record what the graph says of them.
 
     Args:
         trained: The model, with its healthy windows.
         others: More windows of the same columns, such as held-out ones; anomalies are sought there as well.
         model: The graph that ships.
+        candidates: Other graphs that may be chosen instead.
 
     Returns:
         The files.
@@ -53,12 +56,15 @@ def make_golden(trained: Trained, others: WindowSet, model: bytes) -> Golden:
         ConversionError: No window is clear of the threshold.
     """
     graph = Graph(model)
+    graphs = [graph, *(Graph(other) for other in candidates if other != model)]
     groups = _candidates(trained, others, graph)
     chosen: list[Windows] = []
     for group, most in groups:
-        raw = np.asarray(graph.run(group, ["raw_score"])[0][:, 0], np.float32)
-        clear = group[np.abs(raw - trained.threshold.raw_score) > CLEAR_OF_THRESHOLD]
-        chosen.append(_spread(clear, min(most, GOLDEN_WINDOWS - sum(map(len, chosen)))))
+        raw = np.stack([one.run(group, ["raw_score"])[0][:, 0] for one in graphs])
+        above = raw > trained.threshold.raw_score
+        clear = np.abs(raw - trained.threshold.raw_score) > CLEAR_OF_THRESHOLD
+        group = group[clear.all(axis=0) & (above == above[0]).all(axis=0)]
+        chosen.append(_spread(group, min(most, GOLDEN_WINDOWS - sum(map(len, chosen)))))
     windows = np.concatenate(chosen)
     if not len(windows):
         raise ConversionError(

@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from exporter.graph.forest import PathForest
+from exporter.graph.path_forest import PathForest
 
 LEVELS = 256
 # How far a level may lie from its group, on the asinh scale: a thousandth, at most .4 of the gap to the next group.

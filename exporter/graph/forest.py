@@ -30,50 +30,16 @@ from onnx import ModelProto, numpy_helper
 
 from exporter.errors import ConversionError
 from exporter.graph.nodes import ML_DOMAIN, GraphBuilder, tensor_info
+from exporter.graph.path_forest import LEAF, PathForest, flatten_forest
 
 if TYPE_CHECKING:
     from sklearn.ensemble import IsolationForest
 
 ML_OPSETS = (3, 5)
-_LEAF = -1
 # onnxruntime adds path lengths up in float32, tree after tree; measured against scikit-learn the score is off by
 # 5e-7 at 300 trees, 9e-7 at 1,000 and 2.3e-6 at 3,000. Sums of parts keep larger forests within 1e-6.
 _TREES_A_NODE = 500
 _LESS_OR_EQUAL = 0  # BRANCH_LEQ in the enumeration of TreeEnsemble 5
-
-
-@dataclass(frozen=True, slots=True)
-class PathForest:
-    """All trees of a forest in flat arrays, n nodes in scikit-learn's order, tree after tree.
-
-    Attributes:
-        features: (n,) int64, column that an inner node compares; 0 in leaves.
-        splits: (n,) float32, thresholds rounded down; 0 in leaves.
-        left: (n,) int64, node for ``x <= split``, -1 in leaves.
-        right: (n,) int64, node for the others, -1 in leaves.
-        missing_left: (n,) bool, whether NaN goes left.
-        path_lengths: (n,) float32, depth + c(rows) in leaves, 0 elsewhere.
-        roots: (trees,) int64, first node of each tree.
-        tree_of: (n,) int64, the tree of each node.
-        n_features: Columns of the input.
-        scale: The score is exp(scale * sum of path lengths).
-    """
-
-    features: npt.NDArray[np.int64]
-    splits: npt.NDArray[np.float32]
-    left: npt.NDArray[np.int64]
-    right: npt.NDArray[np.int64]
-    missing_left: npt.NDArray[np.bool_]
-    path_lengths: npt.NDArray[np.float32]
-    roots: npt.NDArray[np.int64]
-    tree_of: npt.NDArray[np.int64]
-    n_features: int
-    scale: float
-
-    @property
-    def leaves(self) -> npt.NDArray[np.bool_]:
-        """Which nodes are leaves: (n,) bool."""
-        return np.equal(self.left, _LEAF)
 
 
 def forest_to_onnx(forest: IsolationForest, ml_opset: int = 5) -> ModelProto:
@@ -88,7 +54,7 @@ def forest_to_onnx(forest: IsolationForest, ml_opset: int = 5) -> ModelProto:
         to ``-forest.score_samples(X)`` within 1e-6; higher is more anomalous.
 
     Raises:
-        ConversionError: The forest is not fitted, or ``ml_opset`` is neither 3 nor 5.
+        ConversionError: It is no isolation forest, is not fitted, or ``ml_opset`` is neither 3 nor 5.
     """
     trees = flatten_forest(forest)
     graph = GraphBuilder()
@@ -99,70 +65,6 @@ def forest_to_onnx(forest: IsolationForest, ml_opset: int = 5) -> ModelProto:
         [tensor_info("score", np.float32, ("N", 1))],
         ml_opset=ml_opset,
     )
-
-
-def flatten_forest(forest: IsolationForest) -> PathForest:
-    """Gather the trees of a fitted forest in flat arrays.
-
-    Args:
-        forest: A fitted ``sklearn.ensemble.IsolationForest``.
-
-    Returns:
-        Its trees, with columns of the whole input also where trees saw a part of them (``max_features``).
-
-    Raises:
-        ConversionError: The forest is not fitted.
-    """
-    estimators = getattr(forest, "estimators_", None)
-    if not estimators:
-        raise ConversionError("This isolation forest is not fitted.", advice="Call fit before converting it.")
-    trees = [estimator.tree_ for estimator in estimators]
-    counts = np.array([tree.node_count for tree in trees], np.int64)
-    roots = np.r_[0, np.cumsum(counts)[:-1]].astype(np.int64)
-    tree_of = np.repeat(np.arange(len(trees)), counts)
-    offsets = roots[tree_of]
-    left = np.concatenate([tree.children_left for tree in trees]).astype(np.int64)
-    right = np.concatenate([tree.children_right for tree in trees]).astype(np.int64)
-    leaf = left == _LEAF
-    local = np.where(leaf, 0, np.concatenate([tree.feature for tree in trees]))
-    columns = np.stack([np.asarray(chosen, np.int64) for chosen in forest.estimators_features_])
-    thresholds = np.concatenate([tree.threshold for tree in trees])
-    rows = np.concatenate([tree.n_node_samples for tree in trees])
-    depths = np.concatenate([tree.compute_node_depths() for tree in trees]) - 1.0  # it counts the root as 1
-    scale, lengths = _score_parts(forest, depths + average_path_length(rows), len(trees))
-    return PathForest(
-        features=np.where(leaf, 0, columns[tree_of, local]),
-        splits=np.where(leaf, np.float32(0), round_down(np.where(leaf, 0.0, thresholds))),
-        left=np.where(leaf, _LEAF, left + offsets),
-        right=np.where(leaf, _LEAF, right + offsets),
-        missing_left=np.concatenate([tree.missing_go_to_left for tree in trees]).astype(bool) & ~leaf,
-        path_lengths=np.where(leaf, lengths, 0.0).astype(np.float32),
-        roots=roots,
-        tree_of=tree_of,
-        n_features=int(forest.n_features_in_),
-        scale=scale,
-    )
-
-
-def average_path_length(rows: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Return c(n), the expected path length of an unsuccessful search among n rows.
-
-    0 for at most one row and 1 for two, as in scikit-learn; otherwise 2 H(n - 1) - 2 (n - 1) / n with
-    H(i) = ln(i) + Euler's constant (Liu, Ting, Zhou 2008, equation 1).
-
-    Args:
-        rows: Any shape, counts.
-    """
-    n = np.asarray(rows, np.float64)
-    more = np.maximum(n, 3.0)
-    formula = 2.0 * (np.log(more - 1.0) + np.euler_gamma) - 2.0 * (more - 1.0) / more
-    return np.where(n <= 1, 0.0, np.where(n == 2, 1.0, formula))
-
-
-def round_down(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
-    """Return the largest float32 that is not above each value: any shape."""
-    nearest = values.astype(np.float32)
-    return np.where(nearest > values, np.nextafter(nearest, np.float32(-np.inf)), nearest)
 
 
 def add_forest(graph: GraphBuilder, trees: PathForest, features: str, *, name: str = "", ml_opset: int = 5) -> str:
@@ -181,9 +83,9 @@ def add_forest(graph: GraphBuilder, trees: PathForest, features: str, *, name: s
     Raises:
         ConversionError: ``ml_opset`` is neither 3 nor 5.
     """
-    if ml_opset not in ML_OPSETS:
+    if not isinstance(ml_opset, int) or ml_opset not in ML_OPSETS:
         raise ConversionError(
-            f"Forests cannot be written for ai.onnx.ml {ml_opset}.", advice="Use 5, or 3 for older runtimes."
+            f"Forests cannot be written for ai.onnx.ml {ml_opset!r}.", advice="Use 5, or 3 for older runtimes."
         )
     ensemble = _ensemble_5 if ml_opset == 5 else _ensemble_3
     sums = [ensemble(graph, part, features) for part in _parts(trees)]
@@ -199,14 +101,14 @@ def _parts(trees: PathForest) -> list[PathForest]:
     for start in range(0, count, _TREES_A_NODE):
         stop = min(start + _TREES_A_NODE, count)
         nodes, first = slice(bounds[start], bounds[stop]), bounds[start]
-        leaf = trees.left[nodes] == _LEAF
+        leaf = trees.left[nodes] == LEAF
         result.append(
             replace(
                 trees,
                 features=trees.features[nodes],
                 splits=trees.splits[nodes],
-                left=np.where(leaf, _LEAF, trees.left[nodes] - first),
-                right=np.where(leaf, _LEAF, trees.right[nodes] - first),
+                left=np.where(leaf, LEAF, trees.left[nodes] - first),
+                right=np.where(leaf, LEAF, trees.right[nodes] - first),
                 missing_left=trees.missing_left[nodes],
                 path_lengths=trees.path_lengths[nodes],
                 roots=trees.roots[start:stop] - first,
@@ -214,18 +116,6 @@ def _parts(trees: PathForest) -> list[PathForest]:
             )
         )
     return result
-
-
-def _score_parts(
-    forest: IsolationForest, lengths: npt.NDArray[np.float64], trees: int
-) -> tuple[float, npt.NDArray[np.float64]]:
-    """Return the factor of the sum of path lengths in the exponent, and the path lengths."""
-    # What the trees really drew: max_samples_ is the wish, and differs where it is a share (scikit-learn 1.9).
-    drawn = getattr(forest, "_max_samples", forest.max_samples_)
-    expected = float(average_path_length(np.array(drawn)))
-    if expected == 0.0:  # one row a tree: scikit-learn scores everything 2 ** -1
-        return -float(np.log(2.0)) / trees, np.ones_like(lengths)
-    return -float(np.log(2.0)) / (trees * expected), lengths
 
 
 @dataclass(frozen=True, slots=True)

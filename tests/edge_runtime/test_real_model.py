@@ -17,7 +17,8 @@ from edge_runtime.scoring import Scorer
 from exporter.calibration import fit_calibration
 from exporter.graph.assembly import assemble
 from exporter.graph.features import feature_model, plan_features
-from exporter.graph.forest import add_forest, flatten_forest
+from exporter.graph.forest import add_forest
+from exporter.graph.path_forest import flatten_forest
 from exporter.graph.running import Graph
 
 SLOTS, NAMES = 6, ("heat", "load", "noise", "draw")

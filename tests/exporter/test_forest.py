@@ -9,14 +9,18 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime as ort
+import pandas as pd
 import pytest
+import scipy.sparse
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sklearn.ensemble import IsolationForest
+from sklearn.ensemble import IsolationForest, RandomForestClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from exporter import forest_to_onnx
 from exporter.errors import ConversionError
-from exporter.graph.forest import average_path_length, round_down
+from exporter.graph.path_forest import average_path_length, round_down
 
 BOTH = pytest.mark.parametrize("ml_opset", [5, 3])
 ROWS = 1500
@@ -26,7 +30,7 @@ FLEETS = ("cmapss", "backblaze2019", "smd", "asd")
 
 def run(model: onnx.ModelProto, X: np.ndarray) -> np.ndarray:
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(None, {session.get_inputs()[0].name: X.astype(np.float32)})[0]
+    return session.run(None, {session.get_inputs()[0].name: np.asarray(X, np.float32)})[0]
 
 
 def assert_same(forest: IsolationForest, X: np.ndarray, ml_opset: int = 5) -> None:
@@ -158,8 +162,32 @@ def test_refusals() -> None:
     with pytest.raises(ConversionError, match="not fitted"):
         forest_to_onnx(IsolationForest())
     forest = IsolationForest(n_estimators=2).fit(np.zeros((3, 1)))
-    with pytest.raises(ConversionError, match=r"ai\.onnx\.ml 4"):
-        forest_to_onnx(forest, 4)
+    for ml_opset in (4, "5", 5.0, None):
+        with pytest.raises(ConversionError, match=r"ai\.onnx\.ml"):
+            forest_to_onnx(forest, ml_opset)  # type: ignore[arg-type]
+    X = np.random.default_rng(0).normal(size=(30, 2))
+    pipeline = make_pipeline(StandardScaler(), IsolationForest(n_estimators=2)).fit(X)
+    for other in (pipeline, RandomForestClassifier(2).fit(X, X[:, 0] > 0), IsolationForest, None):
+        with pytest.raises(ConversionError, match="Only an IsolationForest"):
+            forest_to_onnx(other)  # type: ignore[arg-type]
+
+
+@BOTH
+def test_forests_as_people_have_them(ml_opset: int) -> None:
+    rng = np.random.default_rng(9)
+    X = rng.normal(size=(300, 4))
+    grown = IsolationForest(n_estimators=10, warm_start=True, random_state=0).fit(X)
+    assert_same(grown.set_params(n_estimators=20).fit(X[:100]), X, ml_opset)
+    for rows in (
+        pd.DataFrame(X, columns=list("abcd")),
+        rng.integers(-(10**13), 10**13, (300, 3)),
+        rng.random((300, 3)) < 0.3,
+        rng.choice([-0.0, 0.0, 1e-45, -1e-45, 1.0], (300, 3)),
+        rng.choice([-3.4e38, 0.0, 1e38, 3.4e38], (300, 3)),
+    ):
+        assert_same(IsolationForest(n_estimators=10, random_state=0).fit(rows), rows, ml_opset)
+    sparse = scipy.sparse.random(300, 5, 0.2, random_state=0, format="csr")
+    assert_same(IsolationForest(n_estimators=10, random_state=0).fit(sparse), sparse.toarray(), ml_opset)
 
 
 def test_average_path_length_is_scikit_learns() -> None:

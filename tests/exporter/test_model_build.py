@@ -223,3 +223,12 @@ def test_a_signal_without_any_value_is_noted(tmp_path: Path) -> None:
     model = build_models(spec).models[0]
     assert any("'fixed' has no value" in note for note in model.notes)
     assert model.evaluation["auc"] > 0.8
+
+
+def test_golden_windows_suit_every_graph_that_may_be_shipped(built: tuple[ModelSpec, Build]) -> None:
+    for model in built[1].models:
+        window, (_, _, verdict) = windows_of(model)
+        for graph in model.candidates.values():
+            raw, flagged = Graph(graph).run(window, ["raw_score", "is_anomaly"])
+            assert (np.abs(raw - model.threshold.raw_score) > 1e-4).all()
+            assert np.array_equal(flagged, verdict.astype(bool))

@@ -13,8 +13,9 @@ from hypothesis.extra import numpy as hnp
 from scipy.stats import spearmanr
 from sklearn.ensemble import IsolationForest
 
-from exporter.graph.forest import PathForest, add_forest, flatten_forest
+from exporter.graph.forest import add_forest
 from exporter.graph.nodes import GraphBuilder, tensor_info
+from exporter.graph.path_forest import PathForest, flatten_forest
 from exporter.graph.running import Graph
 from exporter.quantization import LEVELS, codebook8, shortest_between
 

@@ -13,8 +13,9 @@ from exporter.calibration import fit_calibration
 from exporter.config import DataSpec, ModelSpec, TrainSpec
 from exporter.dataset import HEALTHY, Fleet, read_fleet
 from exporter.graph.calibration import add_calibration
-from exporter.graph.forest import add_forest, flatten_forest
+from exporter.graph.forest import add_forest
 from exporter.graph.nodes import GraphBuilder, tensor_info
+from exporter.graph.path_forest import flatten_forest
 from exporter.graph.running import Graph
 from exporter.holdout import split_devices
 from exporter.parity import area_under_curve
