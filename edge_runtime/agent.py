@@ -1,7 +1,8 @@
 """The agent: scores what comes in, while its rounds sync and upload beside it, until it is told to stop.
 
-A server that is away, lies or answers nonsense changes nothing here; a full disk makes scoring wait and try again. A
-model that cannot score, columns that are missing, or a bug end the agent with an error, for a supervisor to see.
+A server that is away, lies or answers nonsense changes nothing here; a full disk makes scoring wait and try again.
+Signals that a later release asks for and the readings lack are missing values and an event. A model that cannot
+score, columns that are missing at the very first start, or a bug end the agent with an error, for a supervisor to see.
 
 Example::
 
@@ -11,6 +12,7 @@ Example::
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections import Counter
@@ -21,14 +23,18 @@ from typing import BinaryIO
 
 from edge_runtime.bundle_store import ActiveBundle
 from edge_runtime.config import Config
+from edge_runtime.contract.result import DetailValue, Event
 from edge_runtime.device import EnrolledDevice, now_ms
-from edge_runtime.device_scoring import ReadingScorer
+from edge_runtime.device_scoring import bundle_to_score_with
 from edge_runtime.edge_db import EdgeDatabase
-from edge_runtime.errors import InputError, StorageError
+from edge_runtime.errors import InputError, ScoringError, StorageError
 from edge_runtime.feed import Feed
-from edge_runtime.freshness import is_stale
+from edge_runtime.freshness import Freshness
+from edge_runtime.outbox import Outbox
+from edge_runtime.reading_scorer import ReadingScorer
 from edge_runtime.readings import ReadingGroup
 from edge_runtime.rounds import Rounds
+from edge_runtime.scoring_status import scoring_status
 from edge_runtime.stopping import signals_to
 from edge_runtime.telemetry import Telemetry
 
@@ -38,6 +44,8 @@ log = logging.getLogger(__name__)
 STOP_SECONDS = 5.0
 # How often a device without a bundle, or with a full disk, looks again.
 RETRY_SECONDS = 2.0
+# What the contract lets a text in an event's detail have.
+MAX_DETAIL_CHARACTERS = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +77,8 @@ class Agent:
         self._feed = Feed(config.readings)
         self._outcomes: Counter[str] = Counter()
         self._anomalies = 0
+        self._freshness = Freshness(device.home.trust)
+        self._noted: tuple[str, tuple[str, ...]] | None = None
         self._activated = threading.Event()
         self._rounds = Rounds(device, config, stop=self._stop, on_activated=self._on_activated, on_end=self._feed.stop)
 
@@ -113,10 +123,18 @@ class Agent:
         bundle = self._wait_for_bundle()
         if bundle is None:
             return
-        scorer = ReadingScorer(database, bundle)
-        telemetry = Telemetry(stream, [signal.name for signal in bundle.manifest.signals], name=self._feed.name)
+        scorer = ReadingScorer(database, bundle, is_stale=self._freshness.is_stale)
+        telemetry = Telemetry(
+            stream,
+            [signal.name for signal in bundle.manifest.signals],
+            name=self._feed.name,
+            # A release that adds signals must not end the work of a device that cannot give them: nobody is there
+            # to read the refusal. A device that never scored anything has a person in front of it.
+            allow_missing_signals=scoring_status(database)["newest_reading_ms"] is not None,
+        )
         try:
             for group, aside in telemetry.groups():
+                self._note_missing(telemetry.report.missing_signals, bundle.digest, database)
                 self._score_group(scorer, group, aside)
         except InputError as error:
             # A file without one reading is refused; a stretch of a stream without one is silence, or lines that were
@@ -125,25 +143,33 @@ class Agent:
                 raise
             log.info("%s", error.message)
 
+    def _note_missing(self, missing: tuple[str, ...], digest: str, database: EdgeDatabase) -> None:
+        if not missing or (digest, missing) == self._noted:
+            return
+        self._noted = (digest, missing)
+        log.warning("%s lacks signals of the active bundle, scored as missing: %s", self._feed.name, ", ".join(missing))
+        detail: dict[str, DetailValue] = {"signals": ", ".join(missing)[:MAX_DETAIL_CHARACTERS], "count": len(missing)}
+        with contextlib.suppress(StorageError):  # a full disk: the readings wait for room, and this note is for once
+            Outbox(database).append([Event(0, digest, now_ms(), "signals_missing", detail)])
+
     def _wait_for_bundle(self) -> ActiveBundle | None:
-        told = False
+        told = ""
         while True:
             self._activated.clear()
+            news = "no bundle to score with yet; readings wait until a sync has brought one"
             try:
-                bundle = self._device.store.active()
-            except StorageError as error:
-                log.warning("%s", error)
-                bundle = None
+                bundle = bundle_to_score_with(self._device.home, self._device.store)
+            except (StorageError, ScoringError) as error:
+                bundle, news = None, f"{error} Readings wait."
             if bundle is not None or self._stop.is_set():
                 return bundle
-            if not told:
-                log.info("no bundle to score with yet; readings wait until a sync has brought one")
-                told = True
+            if news != told:
+                log.warning("%s", news)
+                told = news
             self._activated.wait(RETRY_SECONDS)
 
     def _score_group(self, scorer: ReadingScorer, group: ReadingGroup, aside: Mapping[str, int]) -> None:
         while True:
-            scorer.stale = is_stale(self._device.home.trust, now_ms())
             try:
                 verdicts = scorer.score(group, aside)
             except StorageError as error:

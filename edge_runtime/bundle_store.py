@@ -8,7 +8,7 @@ Example::
 
     active = BundleStore(Path("/var/lib/stella-edge")).active()
     if active is not None:
-        model = active.model_path
+        model = active.files[MODEL_NAME]
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from edge_runtime.contract.archive import MANIFEST_NAME
-from edge_runtime.contract.bundle import MODEL_NAME, REFERENCES_NAME, Bundle
+from edge_runtime.contract.bundle import Bundle
 from edge_runtime.contract.manifest import Manifest
 from edge_runtime.errors import ContractError, StorageError
-from edge_runtime.files import FileSystem, translated, write_atomically
+from edge_runtime.files import FileSystem, generation, translated, write_atomically
 
 POINTER_FORMAT = 1
 POINTER_NAME = "active.json"
@@ -74,34 +74,20 @@ class Pointer:
 
 @dataclass(frozen=True, slots=True)
 class ActiveBundle:
-    """The bundle a device scores with; every file was checked when it was opened.
+    """The bundle a device scores with.
+
+    It holds the very bytes that were checked, so that neither a change on disk nor an update that removes the slot
+    reaches a process that has opened it.
 
     Attributes:
         digest: SHA-256 of the bundle, 64 hex digits: what results carry.
         manifest: What it is.
-        path: Its slot.
-        files: Its files, by name.
+        files: Its files' bytes, by name.
     """
 
     digest: str
     manifest: Manifest
-    path: Path
-    files: Mapping[str, Path]
-
-    @property
-    def model_path(self) -> Path:
-        """The graph."""
-        return self.files[MODEL_NAME]
-
-    @property
-    def references(self) -> bytes:
-        """The healthy reference windows, raw float32 LE; read when an anomaly is explained.
-
-        Raises:
-            StorageError: The file is gone.
-        """
-        with translated(self.files[REFERENCES_NAME]):
-            return self.files[REFERENCES_NAME].read_bytes()
+    files: Mapping[str, bytes]
 
 
 class BundleStore:
@@ -118,8 +104,12 @@ class BundleStore:
 
     @property
     def pointer_path(self) -> Path:
-        """The file whose replacement activates a bundle; a process watches it to learn of a new one."""
+        """The file whose replacement activates a bundle."""
         return self._home / POINTER_NAME
+
+    def generation(self) -> tuple[int, int] | None:
+        """Return what changes whenever another bundle becomes active, for a process that goes on for long."""
+        return generation(self.pointer_path)
 
     def slot(self, digest: str) -> Path:
         """Return the folder of a bundle."""
@@ -183,7 +173,7 @@ class BundleStore:
             manifest = Manifest.from_bytes(contents[MANIFEST_NAME])
         except (ContractError, KeyError) as error:
             raise _damaged(folder, "manifest.json cannot be read") from error
-        return ActiveBundle(entry.digest, manifest, folder, paths)
+        return ActiveBundle(entry.digest, manifest, contents)
 
     def install(self, bundle: Bundle) -> None:
         """Write a verified bundle to its slot and make it the active one.

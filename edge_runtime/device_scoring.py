@@ -8,37 +8,51 @@ Example::
         for verdict in device.score([{"timestamp": "2026-11-23T12:00:00Z", "battery": 81.0, "radio": -70}]):
             print(verdict.anomaly_score, verdict.is_anomaly)
 
-What a reading causes is stored before its verdict is returned; ``edge-runtime upload`` or ``run`` sends it.
+What a reading causes is stored before its verdict is returned; ``edge-runtime upload`` or ``run`` sends it. An object
+that lives for long takes up another bundle when a sync beside it has made one active.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 
-from edge_runtime.bundle_store import BundleStore
+from edge_runtime.bundle_store import ActiveBundle, BundleStore
 from edge_runtime.edge_db import EdgeDatabase
-from edge_runtime.errors import ScoringError
-from edge_runtime.freshness import is_stale
+from edge_runtime.errors import ScoringError, StorageError
+from edge_runtime.freshness import Freshness
 from edge_runtime.home import Home
-from edge_runtime.reading_scorer import ActiveBundle, Explain, ReadingScorer, system_clock_ms
+from edge_runtime.identity import is_enrolled, load_identity
+from edge_runtime.reading_scorer import Explain, ReadingScorer
 from edge_runtime.readings import GROUP_READINGS, ReadingGroup, ReadingParser
 from edge_runtime.verdict import Verdict
 
-__all__ = ["ActiveBundle", "Device", "ReadingScorer", "Verdict", "no_bundle"]
+__all__ = ["Device", "Verdict"]
+
+log = logging.getLogger(__name__)
 
 
 class Device:
     """A device's home, opened for scoring from Python.
 
     Use ``Device.open``; one object serves one thread.
+
+    Attributes:
+        scorer: Scores groups of readings under the bundle that is in use.
     """
 
-    def __init__(self, database: EdgeDatabase, scorer: ReadingScorer) -> None:
-        self.scorer = scorer
+    scorer: ReadingScorer
+
+    def __init__(self, home: Home, database: EdgeDatabase, bundle: ActiveBundle, explain: Explain) -> None:
+        self._home = home
         self._database = database
-        self._parser = ReadingParser([signal.name for signal in scorer.bundle.manifest.signals])
+        self._explain: Explain = explain
+        self._freshness = Freshness(home.trust)
+        self._store = BundleStore(home.path)
+        self._generation = self._store.generation()
+        self._use(bundle)
 
     @classmethod
     def open(cls, home: Path | str, *, explain: Explain = "stored") -> Device:
@@ -49,17 +63,17 @@ class Device:
             explain: Which anomalies get contributions: those that become records, all, or none.
 
         Raises:
-            ScoringError: There is no active bundle (``no_bundle``), or its model cannot be loaded.
-            StorageError: The device's database cannot be used.
+            ScoringError: There is no active bundle (``no_bundle``), it is of another model than the device was
+                enrolled for (``wrong_model``), or it cannot be loaded.
+            StorageError: The bundle is damaged, or the device's database cannot be used.
         """
         place = Home(Path(home))
-        bundle = BundleStore(place.path).active()
+        bundle = bundle_to_score_with(place, BundleStore(place.path))
         if bundle is None:
             raise no_bundle(place.path)
         database = EdgeDatabase(place.database)
         try:
-            stale = is_stale(place.trust, system_clock_ms())
-            return cls(database, ReadingScorer(database, bundle, stale=stale, explain=explain))
+            return cls(place, database, bundle, explain)
         except BaseException:
             database.close()
             raise
@@ -79,6 +93,7 @@ class Device:
             StorageError: The device's database cannot be used.
             ScoringError: The model failed.
         """
+        self._follow()
         rows = [self._parser.row(reading) for reading in readings]
         verdicts: list[Verdict] = []
         for start in range(0, len(rows), GROUP_READINGS):
@@ -90,6 +105,24 @@ class Device:
         """Close the database."""
         self._database.close()
 
+    def _use(self, bundle: ActiveBundle) -> None:
+        is_stale = self._freshness.is_stale
+        self.scorer = ReadingScorer(self._database, bundle, is_stale=is_stale, explain=self._explain)
+        self._parser = ReadingParser([signal.name for signal in bundle.manifest.signals])
+
+    def _follow(self) -> None:
+        """Take up another bundle that has become active; what cannot be used leaves the one in use."""
+        generation = self._store.generation()
+        if generation == self._generation:
+            return
+        try:
+            bundle = bundle_to_score_with(self._home, self._store)
+            if bundle is not None and bundle.digest != self.scorer.bundle.digest:
+                self._use(bundle)
+        except (StorageError, ScoringError) as error:
+            log.warning("%s Scoring goes on with the bundle before.", error)
+        self._generation = generation
+
     def __enter__(self) -> Device:
         """Return the device itself."""
         return self
@@ -99,6 +132,26 @@ class Device:
     ) -> None:
         """Close the database."""
         self.close()
+
+
+def bundle_to_score_with(home: Home, store: BundleStore) -> ActiveBundle | None:
+    """Return the active bundle, every byte checked, None when there is none yet.
+
+    Raises:
+        ScoringError: It is of another model than this device was enrolled for (reason ``wrong_model``).
+        StorageError: It is damaged, or device.json is.
+    """
+    bundle = store.active()
+    if bundle is None or not is_enrolled(home):
+        return bundle
+    model = load_identity(home).model
+    if bundle.manifest.model != model:
+        raise ScoringError(
+            f"The active bundle in {home.path} is of model {bundle.manifest.model}; this device runs {model}.",
+            reason="wrong_model",
+            advice="Run `edge-runtime sync`: it brings the release of the other model.",
+        )
+    return bundle
 
 
 def no_bundle(home: Path) -> ScoringError:

@@ -61,6 +61,15 @@ def translated(path: Path) -> Iterator[None]:
         raise storage_error(error, path) from error
 
 
+def generation(path: Path) -> tuple[int, int] | None:
+    """Return what changes whenever a file is replaced, None while there is none: for processes that go on for long."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
 class FileSystem:
     """Single durable steps on the real disk; tests put a recorder or a disk that loses power in its place."""
 

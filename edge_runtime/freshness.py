@@ -2,7 +2,8 @@
 
 Example::
 
-    stale = is_stale(home.trust, clock_ms)
+    freshness = Freshness(home.trust)
+    stale = freshness.is_stale(clock_ms)        # as often as one likes
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from pathlib import Path
+
+from edge_runtime.files import generation
 
 METADATA_FOLDER = "metadata"
 _ROLES = ("timestamp", "snapshot", "targets", "root")
@@ -47,5 +50,24 @@ def is_stale(trust: Path, clock_ms: int) -> bool:
     Returns:
         True when some verified metadata has expired, or none can be read.
     """
-    expiry = expires_ms(trust)
-    return expiry is None or expiry <= clock_ms
+    return Freshness(trust).is_stale(clock_ms)
+
+
+class Freshness:
+    """The same for a process that goes on for long: the files are read again only when a sync has changed them.
+
+    Args:
+        trust: The home's trust folder.
+    """
+
+    def __init__(self, trust: Path) -> None:
+        self._trust = trust
+        self._seen: list[tuple[int, int] | None] | None = None
+        self._expires_ms: int | None = None
+
+    def is_stale(self, clock_ms: int) -> bool:
+        """Say whether results made now must be marked ``stale``; see the function of this name."""
+        there = [generation(self._trust / METADATA_FOLDER / f"{role}.json") for role in _ROLES]
+        if there != self._seen:
+            self._seen, self._expires_ms = there, expires_ms(self._trust)
+        return self._expires_ms is None or self._expires_ms <= clock_ms

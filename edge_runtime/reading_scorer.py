@@ -11,17 +11,15 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 
+from edge_runtime.bundle_store import ActiveBundle
 from edge_runtime.contract.bundle import MODEL_NAME, REFERENCES_NAME
-from edge_runtime.contract.manifest import Manifest
 from edge_runtime.contract.result import Anomaly, AnyRecord, Event
 from edge_runtime.contract.window import clock_stepped, judge_reading
 from edge_runtime.edge_db import EdgeDatabase, count
-from edge_runtime.errors import ScoringError
 from edge_runtime.explanation import Explainer
 from edge_runtime.incidents import ended_event, observe
 from edge_runtime.outbox import DEFAULT_LIMITS, OutboxLimits, append_records
@@ -40,29 +38,13 @@ def system_clock_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-class ActiveBundle(Protocol):
-    """What scoring needs of the active bundle; ``bundle_store`` has the real one."""
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the bundle, hex."""
-
-    @property
-    def manifest(self) -> Manifest:
-        """Its manifest."""
-
-    @property
-    def files(self) -> Mapping[str, Path]:
-        """Its files on disk, by name."""
-
-
 class ReadingScorer:
     """Scores readings of one device under one bundle.
 
     Args:
         database: The device's database; this object is its only scorer, other processes may be too.
         bundle: The active bundle.
-        stale: The device's metadata has expired; its anomalies are marked so.
+        is_stale: Says of a clock whether the device's metadata has expired; anomalies are then marked so.
         explain: Which anomalies get contributions: those that become records, all, or none.
         clock_ms: The device's clock.
         limits: Bounds of the outbox.
@@ -76,20 +58,19 @@ class ReadingScorer:
         database: EdgeDatabase,
         bundle: ActiveBundle,
         *,
-        stale: bool = False,
+        is_stale: Callable[[int], bool] = lambda _: False,
         explain: Explain = "stored",
         clock_ms: Callable[[], int] = system_clock_ms,
         limits: OutboxLimits = DEFAULT_LIMITS,
     ) -> None:
         self.bundle = bundle
-        self.stale = stale
+        self.stale = False
+        self._is_stale = is_stale
         self._database = database
         self._explain = explain
         self._clock_ms = clock_ms
         self._limits = limits
         self._scorer = Scorer(bundle.files[MODEL_NAME])
-        # Read now: an update may remove the slot while this process goes on with it.
-        self._references = _read(bundle.files[REFERENCES_NAME])
         self._explainer: Explainer | None = None
         self._state: ScoringState | None = None
 
@@ -107,9 +88,11 @@ class ReadingScorer:
             StorageError: Nothing could be written; nothing was.
             ScoringError: The model failed; nothing was written.
         """
+        clock_ms = self._clock_ms()
+        self.stale = self._is_stale(clock_ms)
         with self._database.transaction() as sql:
             before = load_state(sql, self._state)
-            turn = _Turn(self, before, self._clock_ms())
+            turn = _Turn(self, before, clock_ms)
             verdicts = turn.take(readings)
             save_state(sql, before, turn.state)
             append_records(sql, turn.records, self._limits)
@@ -135,7 +118,7 @@ class ReadingScorer:
         if self._explain == "none" or (self._explain == "stored" and not stored):
             return ()
         if self._explainer is None:  # healthy devices never pay for it
-            self._explainer = Explainer(self._scorer, self.bundle.manifest, self._references)
+            self._explainer = Explainer(self._scorer, self.bundle.manifest, self.bundle.files[REFERENCES_NAME])
         return self._explainer.contributions(window, raw_score)
 
 
@@ -275,12 +258,3 @@ class _Turn:
                 )
             )
         return Verdict(at_ms, "scored", anomaly_score, raw_score, is_anomaly, started_at_ms, step.stored, parts)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ScoringError(
-            f"{path} cannot be read: {error.strerror}.", reason="model_unloadable", advice="Run `edge-runtime sync`."
-        ) from error

@@ -76,6 +76,7 @@ def score_input(
         deliver(verdicts)
         if progress is not None:
             progress(summary)
+    summary.stale = scorer.stale
     summary.seconds = round(time.monotonic() - started, 3)
     return summary
 

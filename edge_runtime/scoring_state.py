@@ -233,7 +233,9 @@ def _load_readings(sql: sqlite3.Connection, signals: int) -> tuple[Times, Cells]
 
 
 def _save_readings(sql: sqlite3.Connection, before: ScoringState, after: ScoringState) -> None:
-    if before.layout != after.layout:
+    # A mark that was lowered lets other readings of the same times in: none of the old ones may stay.
+    lowered = (after.highest_clock_ms or 0) < (before.highest_clock_ms or 0)
+    if before.layout != after.layout or lowered:
         sql.execute("DELETE FROM recent_reading")
         stored: set[int] = set()
     else:

@@ -21,7 +21,7 @@ from simulators.repository import Fault, RepositorySimulator
 
 from edge_runtime.agent import Agent, AgentReport
 from edge_runtime.config import Config
-from edge_runtime.contract.result import Anomaly, Summary
+from edge_runtime.contract.result import Anomaly, Event, Summary
 from edge_runtime.edge_db import EdgeDatabase
 from edge_runtime.errors import InputError, StorageError
 from edge_runtime.outbox import Outbox
@@ -218,10 +218,31 @@ def test_columns_that_are_missing_end_the_agent(enrolled: EnrolledDevice, tmp_pa
     assert "heat" in ended[0].message
 
 
+def test_a_release_that_asks_for_more_signals_does_not_end_the_work(enrolled: EnrolledDevice, readings: Path) -> None:
+    enrolled.sync()
+    append(readings, lines(0, 10))
+    with running(enrolled, readings) as ended:
+        wait_for(lambda: scored(enrolled) == 9)
+        enrolled.server.publish(SmallBundle(version="2.0", release_number=2, signals=("heat", "load", "speed")).build())
+        enrolled.server.roll_out(2)
+        wait_for(lambda: release_seen(enrolled) == 2)
+        append(readings, lines(10, 10))
+        wait_for(lambda: scored(enrolled) == 18)
+    assert report_of(ended).outcomes["warming_up"] == 2
+    with running(enrolled, readings) as ended:  # a restart, by a supervisor or with the machine
+        wait_for(lambda: counters(enrolled).get("readings_late"))
+        append(readings, lines(20, 5))
+        wait_for(lambda: scored(enrolled) == 23)
+        wait_for(lambda: any(isinstance(r, Event) and r.name == "signals_missing" for _, r in enrolled.seen.records))
+    assert isinstance(report_of(ended), AgentReport)
+    [event, *_] = [r for _, r in enrolled.seen.records if isinstance(r, Event) and r.name == "signals_missing"]
+    assert event.detail == {"signals": "speed", "count": 1}
+
+
 def test_a_full_disk_makes_readings_wait(
     enrolled: EnrolledDevice, readings: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from edge_runtime.device_scoring import ReadingScorer
+    from edge_runtime.reading_scorer import ReadingScorer
 
     real, failures = ReadingScorer.score, iter([True, True])
 

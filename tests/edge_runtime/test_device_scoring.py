@@ -11,12 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from simulators.edge_models import HOUR_MS, TinyBundle, tiny_bundle, tiny_manifest
+from simulators.edge_models import HOUR_MS, tiny_bundle, tiny_manifest
 
+from edge_runtime.bundle_store import ActiveBundle
 from edge_runtime.contract.result import Anomaly, AnyRecord, Event, Summary, record_digest
 from edge_runtime.device_scoring import Device
 from edge_runtime.edge_db import EdgeDatabase
 from edge_runtime.errors import ScoringError, StorageError
+from edge_runtime.home import Home
 from edge_runtime.outbox import Outbox
 from edge_runtime.reading_scorer import ReadingScorer
 from edge_runtime.readings import ReadingGroup, UnusableReadingError
@@ -30,8 +32,8 @@ NOW = START + 90 * 24 * HOUR_MS
 
 
 @pytest.fixture
-def bundle(tmp_path: Path) -> TinyBundle:
-    return tiny_bundle(tmp_path / "slot")
+def bundle(tmp_path: Path) -> ActiveBundle:
+    return tiny_bundle()
 
 
 @pytest.fixture
@@ -39,7 +41,7 @@ def database(tmp_path: Path) -> EdgeDatabase:
     return EdgeDatabase(tmp_path / "edge.db")
 
 
-def scorer(database: EdgeDatabase, bundle: TinyBundle, clock_ms: int = NOW, **options: object) -> ReadingScorer:
+def scorer(database: EdgeDatabase, bundle: ActiveBundle, clock_ms: int = NOW, **options: object) -> ReadingScorer:
     return ReadingScorer(database, bundle, clock_ms=lambda: clock_ms, **options)  # type: ignore[arg-type]
 
 
@@ -69,7 +71,7 @@ def results(database: EdgeDatabase) -> list[str]:
     return sorted(found)
 
 
-def test_warming_up_then_verdicts(database: EdgeDatabase, bundle: TinyBundle) -> None:
+def test_warming_up_then_verdicts(database: EdgeDatabase, bundle: ActiveBundle) -> None:
     verdicts = scorer(database, bundle).score(group([0.1, 0.1, 2.0, 2.0, 2.0, 2.0, 2.0]))
     assert outcomes(verdicts) == ["warming_up", *["scored"] * 6]
     assert verdicts[-1].raw_score == pytest.approx(2.0)
@@ -78,7 +80,7 @@ def test_warming_up_then_verdicts(database: EdgeDatabase, bundle: TinyBundle) ->
     assert database.counters() == {"readings_scored": 6, "readings_warming_up": 1}
 
 
-def test_what_a_group_causes_is_recorded(database: EdgeDatabase, bundle: TinyBundle) -> None:
+def test_what_a_group_causes_is_recorded(database: EdgeDatabase, bundle: ActiveBundle) -> None:
     values = [0.1] * 4 + [3.0] * 5 + [0.1] * 10
     verdicts = scorer(database, bundle).score(group(values))
     found = records(database)
@@ -102,7 +104,7 @@ def test_what_a_group_causes_is_recorded(database: EdgeDatabase, bundle: TinyBun
     assert dict(top.contributions)["battery"] == pytest.approx((3.0 - 0.1) / 2, rel=1e-5)
 
 
-def test_status_knows_how_far_scoring_is(database: EdgeDatabase, bundle: TinyBundle) -> None:
+def test_status_knows_how_far_scoring_is(database: EdgeDatabase, bundle: ActiveBundle) -> None:
     assert scoring_status(database)["newest_reading_ms"] is None
     scorer(database, bundle).score(group([0.1] * 4 + [3.0] * 3))
     found = scoring_status(database)
@@ -111,7 +113,7 @@ def test_status_knows_how_far_scoring_is(database: EdgeDatabase, bundle: TinyBun
     assert (found["incident"]["windows"], found["incident"]["started_at_ms"]) == (2, START + 5 * HOUR_MS)
 
 
-def test_groups_of_any_size_give_the_same_results(tmp_path: Path, bundle: TinyBundle) -> None:
+def test_groups_of_any_size_give_the_same_results(tmp_path: Path, bundle: ActiveBundle) -> None:
     generator = np.random.default_rng(3)
     readings = group(list(generator.choice([0.1, 0.2, 2.0, 3.0], 120)), step_ms=HOUR_MS // 3)
     expected = None
@@ -125,7 +127,7 @@ def test_groups_of_any_size_give_the_same_results(tmp_path: Path, bundle: TinyBu
         expected = found
 
 
-def test_feeding_everything_again_changes_no_result(database: EdgeDatabase, bundle: TinyBundle) -> None:
+def test_feeding_everything_again_changes_no_result(database: EdgeDatabase, bundle: ActiveBundle) -> None:
     readings = group([0.1] * 6 + [2.0] * 6)
     first = scorer(database, bundle)
     first.score(readings)
@@ -141,7 +143,7 @@ def test_feeding_everything_again_changes_no_result(database: EdgeDatabase, bund
     assert len([r for r in after if isinstance(r, Summary)]) == 13
 
 
-def test_an_upload_in_the_middle_of_an_hour_splits_its_summary(database: EdgeDatabase, bundle: TinyBundle) -> None:
+def test_an_upload_in_the_middle_of_an_hour_splits_its_summary(database: EdgeDatabase, bundle: ActiveBundle) -> None:
     who = scorer(database, bundle)
     who.score(group([0.1] * 4, step_ms=HOUR_MS // 10))
     assert close_open_summaries(database) == 1
@@ -151,13 +153,13 @@ def test_an_upload_in_the_middle_of_an_hour_splits_its_summary(database: EdgeDat
     assert [(r.period_start_ms, r.windows, r.warming_up) for r in parts] == [(START, 0, 4), (START, 0, 2)]
 
 
-def test_readings_out_of_order_and_from_the_future(database: EdgeDatabase, bundle: TinyBundle) -> None:
+def test_readings_out_of_order_and_from_the_future(database: EdgeDatabase, bundle: ActiveBundle) -> None:
     times = np.array([START, START + 5, START + 3, START + 5, NOW + 86_400_001, START + 9], dtype=np.int64)
     verdicts = scorer(database, bundle).score(ReadingGroup(times, np.full((6, 2), 0.5, np.float32)))
     assert outcomes(verdicts) == ["warming_up", "warming_up", "late", "duplicate", "future", "warming_up"]
 
 
-def test_a_clock_that_steps_back_starts_the_window_afresh(database: EdgeDatabase, bundle: TinyBundle) -> None:
+def test_a_clock_that_steps_back_starts_the_window_afresh(database: EdgeDatabase, bundle: ActiveBundle) -> None:
     ahead = NOW + 30 * 24 * HOUR_MS
     readings = ReadingGroup(ahead + np.arange(5, dtype=np.int64) * HOUR_MS, np.full((5, 2), 2, np.float32))
     scorer(database, bundle, clock_ms=ahead).score(readings)
@@ -173,10 +175,10 @@ def test_a_clock_that_steps_back_starts_the_window_afresh(database: EdgeDatabase
 
 
 def test_another_bundle_of_the_same_signals_keeps_the_window(
-    database: EdgeDatabase, bundle: TinyBundle, tmp_path: Path
+    database: EdgeDatabase, bundle: ActiveBundle, tmp_path: Path
 ) -> None:
     scorer(database, bundle).score(group([3.0] * 6))
-    newer = tiny_bundle(tmp_path / "newer", salt="2")
+    newer = tiny_bundle(salt="2")
     assert newer.digest != bundle.digest
     verdicts = scorer(database, newer).score(group([3.0] * 2, first_hour=6))
     assert outcomes(verdicts) == ["scored"] * 2
@@ -189,17 +191,17 @@ def test_another_bundle_of_the_same_signals_keeps_the_window(
 
 
 def test_another_bundle_of_other_signals_starts_afresh(
-    database: EdgeDatabase, bundle: TinyBundle, tmp_path: Path
+    database: EdgeDatabase, bundle: ActiveBundle, tmp_path: Path
 ) -> None:
     scorer(database, bundle).score(group([3.0] * 6))
-    other = tiny_bundle(tmp_path / "other", context=True)
+    other = tiny_bundle(context=True)
     readings = ReadingGroup(group([0.1] * 2, first_hour=6).times_ms, np.zeros((2, 3), np.float32))
     assert outcomes(scorer(database, other).score(readings)) == ["warming_up", "scored"]
     # And back: of three signals, two are those of the first bundle.
     assert outcomes(scorer(database, bundle).score(group([0.1], first_hour=8))) == ["scored"]
 
 
-def test_a_gap_is_not_seen_across(database: EdgeDatabase, bundle: TinyBundle) -> None:
+def test_a_gap_is_not_seen_across(database: EdgeDatabase, bundle: ActiveBundle) -> None:
     scorer(database, bundle).score(group([2.0] * 4))
     assert outcomes(scorer(database, bundle).score(group([2.0] * 2, first_hour=40))) == ["warming_up", "scored"]
 
@@ -212,7 +214,7 @@ def test_only_the_edges_of_a_slot_are_kept() -> None:
 
 
 def test_forgetting_readings_changes_no_window(database: EdgeDatabase, tmp_path: Path) -> None:
-    bundle = tiny_bundle(tmp_path / "dense", minimum=1)
+    bundle = tiny_bundle(minimum=1)
     generator = np.random.default_rng(5)
     times = START + np.cumsum(
         generator.choice([60_000, 600_000, 2_000_000, 7 * HOUR_MS], 300, p=[0.4, 0.4, 0.17, 0.03])
@@ -228,7 +230,7 @@ def test_forgetting_readings_changes_no_window(database: EdgeDatabase, tmp_path:
     assert raws == pytest.approx(expected.tolist(), abs=1e-7)
 
 
-def test_two_scorers_of_one_home_give_one_result_each(database: EdgeDatabase, bundle: TinyBundle) -> None:
+def test_two_scorers_of_one_home_give_one_result_each(database: EdgeDatabase, bundle: ActiveBundle) -> None:
     readings = group([0.1] * 5 + [2.0] * 25)
     one, two = scorer(database, bundle), scorer(EdgeDatabase(database.path), bundle)
     fates: Counter[str] = Counter()
@@ -241,7 +243,7 @@ def test_two_scorers_of_one_home_give_one_result_each(database: EdgeDatabase, bu
     assert len({r.observed_at_ms for r in stored}) == len(stored) > 0
 
 
-def test_a_full_disk_leaves_the_group_for_later(database: EdgeDatabase, bundle: TinyBundle) -> None:
+def test_a_full_disk_leaves_the_group_for_later(database: EdgeDatabase, bundle: ActiveBundle) -> None:
     who = scorer(database, bundle)
     who.score(group([2.0] * 10))
     with database.reading() as sql:
@@ -256,12 +258,9 @@ def test_a_full_disk_leaves_the_group_for_later(database: EdgeDatabase, bundle: 
     assert sum(r.windows for r in records(database) if isinstance(r, Summary)) == 2009
 
 
-def test_the_api_of_an_app(tmp_path: Path, bundle: TinyBundle) -> None:
-    database = EdgeDatabase(tmp_path / "edge.db")
-    with Device(database, scorer(database, bundle, explain="all")) as device:
-        verdicts = device.score(
-            {"timestamp": (START + hour * HOUR_MS) / 1000, "battery": 2, "radio": None} for hour in range(300)
-        )
+def test_the_api_of_an_app(tmp_path: Path, bundle: ActiveBundle) -> None:
+    with Device(Home(tmp_path), EdgeDatabase(tmp_path / "edge.db"), bundle, "all") as device:
+        verdicts = device.score({"timestamp": hour * 3600, "battery": 2, "radio": None} for hour in range(300))
         assert len(verdicts) == 300
         line = verdicts[5].to_dict()
         assert line["timestamp"].endswith("Z")
@@ -283,23 +282,23 @@ def _score_all(who: ReadingScorer) -> None:
         who.score(group([2.0] * 100, first_hour=hour))
 
 
-def _feed(folder: str, path: str, readings: ReadingGroup) -> None:
-    who = scorer(EdgeDatabase(Path(path)), tiny_bundle(Path(folder)))
+def _feed(path: str, readings: ReadingGroup) -> None:
+    who = scorer(EdgeDatabase(Path(path)), tiny_bundle())
     for start in range(0, len(readings.times_ms), 20):
         who.score(readings.select(np.arange(start, start + 20)))
         time.sleep(0.002)
 
 
-def test_killed_at_any_moment_and_fed_again(tmp_path: Path, bundle: TinyBundle) -> None:
+def test_killed_at_any_moment_and_fed_again(tmp_path: Path, bundle: ActiveBundle) -> None:
     generator = np.random.default_rng(1)
     readings = group(list(generator.choice([0.1, 0.2, 2.0, 3.0], 1000, p=[0.4, 0.4, 0.1, 0.1])), step_ms=HOUR_MS // 2)
     calm = EdgeDatabase(tmp_path / "calm.db")
-    _feed(str(bundle.files_dir), str(calm.path), readings)
+    _feed(str(calm.path), readings)
     path = tmp_path / "killed.db"
     chance = random.Random(7)
     context = multiprocessing.get_context("fork")
     for attempt in range(8):
-        process = context.Process(target=_feed, args=(str(bundle.files_dir), str(path), readings))
+        process = context.Process(target=_feed, args=(str(path), readings))
         process.start()
         process.join(None if attempt == 7 else chance.uniform(0.02, 0.3))
         process.kill()
@@ -332,7 +331,19 @@ def tiny_manifest_rule(slots: int):
     return tiny_manifest(slots=slots).window
 
 
-def test_two_deltas_that_count_the_same_are_two_records(tmp_path: Path, bundle: TinyBundle) -> None:
+def test_readings_of_a_wrong_clock_leave_the_next_window(database: EdgeDatabase, bundle: ActiveBundle) -> None:
+    """The mark goes back with the clock: other readings of the same times come, and replace those on disk."""
+    back = NOW - 3 * 24 * HOUR_MS
+    times = back + np.arange(1, 5, dtype=np.int64) * HOUR_MS
+    for value, clock in ((9.0, NOW), (0.1, back)):
+        verdicts = scorer(database, bundle, clock).score(ReadingGroup(times[:3], np.full((3, 2), value, np.float32)))
+        assert outcomes(verdicts) == ["warming_up", "scored", "scored"]
+    # A process of its own reads the window from the disk.
+    [verdict] = scorer(database, bundle, back).score(ReadingGroup(times[3:], np.full((1, 2), 0.1, np.float32)))
+    assert verdict.raw_score == pytest.approx(0.1)
+
+
+def test_two_deltas_that_count_the_same_are_two_records(tmp_path: Path, bundle: ActiveBundle) -> None:
     """A restored home gives its next delta a number that the server holds: equal digests would lose one of them."""
     digests = []
     for minute in (10, 20):

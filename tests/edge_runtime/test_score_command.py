@@ -6,16 +6,23 @@ import json
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 from simulators.bundles import SmallBundle
 
 from edge_runtime.bundle_store import BundleStore
 from edge_runtime.cli import run_command
 from edge_runtime.contract.bundle import open_bundle
+from edge_runtime.contract.result import Anomaly
 from edge_runtime.device_scoring import Device
 from edge_runtime.edge_db import EdgeDatabase
+from edge_runtime.files import FileSystem
+from edge_runtime.home import Home
+from edge_runtime.identity import Identity, save_identity
+from edge_runtime.outbox import Outbox
 
 HEADER = "timestamp,heat,load,note\n"
 
@@ -103,6 +110,62 @@ def test_an_app_in_five_lines(home: Path) -> None:
     with Device.open(home) as device:
         verdicts = device.score([{"timestamp": 60.0 * minute, "heat": 3.0, "load": 3.0} for minute in range(5)])
     assert [verdict.is_anomaly for verdict in verdicts] == [None, True, True, True, True]
+
+
+def test_an_app_that_stays_open_takes_up_each_bundle(home: Path) -> None:
+    """Its first bundle's slot is pruned with the second update; explaining an anomaly needs a file of it."""
+    store = BundleStore(home)
+
+    def hot(minute: int, **more: float) -> dict[str, float]:
+        return {"timestamp": 60.0 * minute, "heat": 3.0, "load": 3.0, **more}
+
+    with Device.open(home) as device:
+        first = device.scorer
+        device.score([hot(0)])
+        for release, signals in ((2, ("heat", "load")), (3, ("heat", "load", "speed"))):
+            files = SmallBundle(version=f"{release}.0", release_number=release, signals=signals).build()
+            store.install(open_bundle(files.data))
+        assert len(first.explain(np.full((4, 2), 3.0, np.float32), 3.25, stored=True)) == 2
+        # Another signal: the window begins anew.
+        verdicts = device.score([hot(1, speed=9.0), hot(2, speed=9.0)])
+        assert [verdict.outcome for verdict in verdicts] == ["warming_up", "scored"]
+        assert device.scorer.bundle.manifest.release_number == 3
+        assert {name for name, _ in verdicts[1].contributions} == {"heat", "load", "speed"}
+        # A slot that is damaged is not scored with; what was checked before is.
+        (store.slot(device.scorer.bundle.digest) / "model.onnx").write_bytes(b"rust")
+        pointer = store.pointer_path
+        pointer.write_bytes(pointer.read_bytes())
+        assert device.score([hot(3)])[0].is_anomaly is True
+
+
+def test_anomalies_are_stale_from_the_moment_that_metadata_expires(home: Path) -> None:
+    folder = home / "trust" / "metadata"
+    folder.mkdir(parents=True)
+
+    def expires(day: str) -> None:
+        for role in ("root", "targets", "snapshot", "timestamp"):
+            (folder / f"{role}.json").write_text(json.dumps({"signed": {"expires": f"{day}T00:00:00Z"}}))
+
+    reading = {"heat": 9.0, "load": 9.0}
+    tomorrow, yesterday = (f"{datetime.now(UTC) + timedelta(days=days):%Y-%m-%d}" for days in (2, -1))
+    expires(tomorrow)
+    with Device.open(home) as device:
+        device.score([{"timestamp": minute * 60, **reading} for minute in range(3)])
+        expires(yesterday)  # nobody closes an app because a week is over
+        device.score([{"timestamp": 86_400 + minute * 60, **reading} for minute in range(3)])
+    with EdgeDatabase(home / "edge.db") as database:
+        marks = [record.stale for record in Outbox(database).lease().records if isinstance(record, Anomaly)]
+    assert (marks[0], marks[-1]) == (False, True)
+
+
+def test_a_bundle_of_another_model_is_not_scored_with(
+    home: Path, readings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The home was enrolled again for another model, or device.json was edited."""
+    identity = Identity("d", "0" * 32, "https://s", "fans", "stable", None, None, "0" * 64, 1, insecure_http=False)
+    save_identity(Home(home), identity, "st_dev_" + "x" * 43, FileSystem())
+    assert score(home, "--input", readings) == 7
+    assert "is of model pumps; this device runs fans" in capsys.readouterr().err
 
 
 def test_a_pipe_loads_only_what_a_device_has(home: Path, readings: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from journey.stack import BIN, run
 
 from edge_runtime.bundle_store import BundleStore
-from edge_runtime.contract.bundle import GOLDEN_NAME, GOLDEN_SPEC_NAME
+from edge_runtime.contract.bundle import GOLDEN_NAME, GOLDEN_SPEC_NAME, MODEL_NAME
 from edge_runtime.contract.golden import GoldenSpec
 from edge_runtime.home import Home
 from edge_runtime.scoring import Scorer, check_golden
@@ -114,6 +114,6 @@ def assert_whole(home: Path) -> int | None:
     active = BundleStore(home).active()
     if active is None:
         return None
-    spec = GoldenSpec.from_bytes(active.files[GOLDEN_SPEC_NAME].read_bytes())
-    check_golden(Scorer(active.model_path), spec, active.files[GOLDEN_NAME].read_bytes())
+    spec = GoldenSpec.from_bytes(active.files[GOLDEN_SPEC_NAME])
+    check_golden(Scorer(active.files[MODEL_NAME]), spec, active.files[GOLDEN_NAME])
     return active.manifest.release_number

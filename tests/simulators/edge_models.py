@@ -8,13 +8,12 @@ the cells are residuals against the mean and spread of that regime.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from edge_runtime.bundle_store import ActiveBundle
 from edge_runtime.contract.golden import GoldenSpec
 from edge_runtime.contract.manifest import Manifest, Regimes, Signal, Threshold
 from edge_runtime.contract.window import WindowRule
@@ -27,19 +26,6 @@ REGIMES = Regimes(
     means=((0.0, 0.0), (10.0, 100.0)),
     spreads=((1.0, 1.0), (1.0, 10.0)),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class TinyBundle:
-    """A bundle as the device sees an active one."""
-
-    digest: str
-    manifest: Manifest
-    files_dir: Path
-
-    @property
-    def files(self) -> dict[str, Path]:
-        return {path.name: path for path in self.files_dir.iterdir()}
 
 
 def tiny_manifest(*, slots: int = 4, context: bool = False, incident_gap: int = 3, minimum: int = 2) -> Manifest:
@@ -124,19 +110,20 @@ def tiny_model(*, slots: int = 4, context: bool = False) -> bytes:
 
 
 def tiny_bundle(
-    folder: Path, *, slots: int = 4, context: bool = False, incident_gap: int = 3, minimum: int = 2, salt: str = ""
-) -> TinyBundle:
-    """Write an unpacked bundle into a folder; another salt gives another digest."""
-    folder.mkdir(parents=True, exist_ok=True)
+    *, slots: int = 4, context: bool = False, incident_gap: int = 3, minimum: int = 2, salt: str = ""
+) -> ActiveBundle:
+    """Return a bundle as the device sees an active one; another salt gives another digest."""
     manifest = tiny_manifest(slots=slots, context=context, incident_gap=incident_gap, minimum=minimum)
-    (folder / "model.onnx").write_bytes(tiny_model(slots=slots, context=context))
     references = np.full((2, slots, len(manifest.signals)), 0.1, dtype="<f4")
     if context:
         references[..., 2] = 0.0
-    (folder / "references.f32").write_bytes(references.tobytes())
-    (folder / "manifest.json").write_bytes(manifest.to_bytes())
+    files = {
+        "model.onnx": tiny_model(slots=slots, context=context),
+        "references.f32": references.tobytes(),
+        "manifest.json": manifest.to_bytes(),
+    }
     digest = hashlib.sha256(manifest.to_bytes() + salt.encode()).hexdigest()
-    return TinyBundle(digest, manifest, folder)
+    return ActiveBundle(digest, manifest, files)
 
 
 def tiny_golden(windows: np.ndarray) -> tuple[GoldenSpec, bytes]:
