@@ -22,7 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "migrate": ("sync_server.commands.database:migrate", "Bring the database to the newest schema."),
     "online-key": ("sync_server.commands.online_key:online_key", "Print the public key that root must name."),
     "enrolment": ("sync_server.commands.enrolment:enrolment", "Make and revoke the lines that let devices in."),
-    "device": ("sync_server.commands.device:device", "Shut devices out."),
+    "device": ("sync_server.commands.device:device", "Shut devices out, or clear their mark as cloned."),
     "token": ("sync_server.commands.token:token", "Make and revoke tokens of people and programs."),
     "operator": ("sync_server.commands.operator:operator", "Make log-ins for the dashboard."),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from sqlalchemy import text
@@ -10,6 +11,7 @@ from sqlalchemy.orm import Session
 from sync_server.devices.models import Device
 from sync_server.errors import RequestError
 
+_ID = re.compile(r"[0-9a-f]{32}")
 _LATEST = 20
 _TIMELINE = 24 * 14  # two weeks of hours
 
@@ -52,7 +54,8 @@ def find_device(session: Session, device_id: str) -> Device:
     Raises:
         RequestError: 404 when there is none.
     """
-    device = session.get(Device, device_id)
+    # Looked at first: a NUL, which a path may hold, is something that the database cannot even compare.
+    device = session.get(Device, device_id) if _ID.fullmatch(device_id) else None
     if device is None:
         raise RequestError(404, "device_not_found", "There is no such device.", advice="Check the id.")
     return device

@@ -38,6 +38,10 @@ class Stream(Base):
     stream: Mapped[str]
     held: Mapped[Any] = mapped_column(INT8MULTIRANGE, server_default=text("'{}'"))
     first_seen_at: Mapped[datetime]
+    # The device's clock when it sent the first batch and the newest that added something, 0 in rows that are older than
+    # these columns.
+    opened_at_ms: Mapped[int] = mapped_column(server_default=text("0"))
+    last_sent_at_ms: Mapped[int] = mapped_column(server_default=text("0"))
     grown_at: Mapped[datetime | None]
 
 

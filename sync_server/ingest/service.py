@@ -49,7 +49,7 @@ def store_batch(session: Session, device: Device, batch: Batch) -> ResultsAnswer
     """
     now = utc_now()
     numbers = [record.sequence for record in batch.records]
-    stream = lock_stream(session, device.id, batch.stream, numbers, now=now)
+    stream = lock_stream(session, device.id, batch, now=now)
     changed = changed_records(session, stream, batch.records)
     fresh = [record for record in batch.records if record.sequence not in stream.held]
     if stream.is_full:
@@ -59,7 +59,7 @@ def store_batch(session: Session, device: Device, batch: Batch) -> ResultsAnswer
         insert_records(session, arrival, fresh)
         new_incidents = store_incidents(session, arrival, fresh)
         add_to_rollups(session, arrival, fresh, new_incidents)
-        grow(session, device.id, stream, [record.sequence for record in fresh], now=now)
+        grow(session, device.id, stream, batch, [record.sequence for record in fresh], now=now)
     session.execute(_SEEN, {"now": now, "stored": bool(fresh), "device_id": device.id})
     reused = tuple(
         Refusal(number, SEQUENCE_REUSED, "The number is taken, or its stream is full of holes.")

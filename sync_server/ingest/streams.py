@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from edge_runtime.contract.result import AnyRecord, ranges, record_digest
+from edge_runtime.contract.result import AnyRecord, Batch, ranges, record_digest
 from sync_server.errors import RequestError
 from sync_server.ingest.partitions import RECORD_TABLES
 
@@ -25,8 +25,8 @@ _LOCK = text("""
     FROM streams s WHERE s.device_id = :device_id AND s.stream = :stream FOR UPDATE OF s
 """)
 _OPEN = text("""
-    INSERT INTO streams (device_id, stream, first_seen_at)
-    SELECT :device_id, :stream, :now
+    INSERT INTO streams (device_id, stream, first_seen_at, opened_at_ms)
+    SELECT :device_id, :stream, :now, :sent_at_ms
     WHERE (SELECT count(*) FROM streams WHERE device_id = :device_id) < :most
     ON CONFLICT (device_id, stream) DO NOTHING
 """)
@@ -37,13 +37,24 @@ _DIGESTS = text(
         for table in RECORD_TABLES
     )
 )
-_GROW = text("UPDATE streams SET held = held + CAST(:numbers AS int8multirange), grown_at = :now WHERE id = :stream_id")
-# A, then B, then A again: a device that opened B for good never adds to A, so two devices live in one home.
-_MARK_CLONED = text("""
+_GROW = text("""
+    UPDATE streams SET held = held + CAST(:numbers AS int8multirange), grown_at = :now,
+        last_sent_at_ms = greatest(last_sent_at_ms, :sent_at_ms)
+    WHERE id = :stream_id
+""")
+# A, then B, then A again: a device that opened B for good adds nothing to A, so two devices live in one home. But a
+# request that timed out on the device may still go on here, so growth counts only when the device sent it after it
+# opened the other stream, by its own clock; or, as clocks can be wrong, when it came an hour later than that.
+_TURN = (
+    "({grown}.last_sent_at_ms > {other}.opened_at_ms OR {grown}.grown_at > {other}.first_seen_at + interval '1 hour')"
+)
+_MARK_CLONED = text(f"""
     UPDATE devices SET cloned_at = :now
     WHERE id = :device_id AND cloned_at IS NULL AND EXISTS (
-        SELECT FROM streams WHERE device_id = :device_id AND id <> :stream_id AND grown_at > :grown_before)
-""")
+        SELECT FROM streams this JOIN streams other ON other.device_id = this.device_id AND other.id <> this.id
+        WHERE this.id = :stream_id AND other.grown_at > :grown_before
+            AND {_TURN.format(grown="this", other="other")} AND {_TURN.format(grown="other", other="this")})
+""")  # noqa: S608 - put together from our own constants
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,18 +81,17 @@ class LockedStream:
         return self.runs > MAX_RUNS
 
 
-def lock_stream(
-    session: Session, device_id: str, stream: str, numbers: Sequence[int], *, now: datetime
-) -> LockedStream:
-    """Return the stream of a device, locked until the transaction ends; opened when it is new.
+def lock_stream(session: Session, device_id: str, batch: Batch, *, now: datetime) -> LockedStream:
+    """Return the stream of a device's batch, locked until the transaction ends; opened when it is new.
 
     Raises:
         RequestError: 409 when the device has too many streams.
     """
-    given = {"device_id": device_id, "stream": stream, "numbers": list(numbers)}
+    numbers = [record.sequence for record in batch.records]
+    given = {"device_id": device_id, "stream": batch.stream, "numbers": numbers}
     row = session.execute(_LOCK, given).one_or_none()
     if row is None:
-        session.execute(_OPEN, {**given, "now": now, "most": MAX_STREAMS})
+        session.execute(_OPEN, {**given, "now": now, "sent_at_ms": batch.sent_at_ms, "most": MAX_STREAMS})
         row = session.execute(_LOCK, given).one_or_none()
     if row is None:
         raise RequestError(
@@ -103,12 +113,16 @@ def changed_records(session: Session, stream: LockedStream, records: Collection[
     return frozenset(sequence for sequence, digest in rows if bytes(digest) != held[sequence])
 
 
-def grow(session: Session, device_id: str, stream: LockedStream, numbers: Collection[int], *, now: datetime) -> None:
-    """Add the numbers that were stored, and mark the device as cloned when its streams grow in turn."""
+def grow(
+    session: Session, device_id: str, stream: LockedStream, batch: Batch, numbers: Collection[int], *, now: datetime
+) -> None:
+    """Add the numbers of a batch that were stored, and mark the device as cloned when its streams grow in turn.
+
+    A batch with numbers that were held already tells nothing of clones: it may come from a restored home, which opens a
+    new stream as soon as it is told.
+    """
     runs = ",".join(f"[{first},{last}]" for first, last in ranges(numbers))
-    session.execute(_GROW, {"numbers": f"{{{runs}}}", "now": now, "stream_id": stream.id})
-    if stream.grown_at is not None:
-        session.execute(
-            _MARK_CLONED,
-            {"device_id": device_id, "stream_id": stream.id, "grown_before": stream.grown_at, "now": now},
-        )
+    given = {"stream_id": stream.id, "sent_at_ms": batch.sent_at_ms, "now": now}
+    session.execute(_GROW, {**given, "numbers": f"{{{runs}}}"})
+    if stream.grown_at is not None and len(numbers) == len(batch.records):
+        session.execute(_MARK_CLONED, {**given, "device_id": device_id, "grown_before": stream.grown_at})

@@ -63,6 +63,7 @@ class ServerDevice:
     id: str
     token: str
     stream: str = field(default_factory=lambda: secrets.token_hex(16))
+    clock_ms: int = NOON
 
     @classmethod
     def enrol(
@@ -76,13 +77,20 @@ class ServerDevice:
     def headers(self, **more: str) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.token}", **more}
 
-    def post(self, records: Sequence[AnyRecord], *, stream: str | None = None) -> TestResponse:
-        body = gzip.compress(encode_batch(stream or self.stream, NOON, records), mtime=0)
+    def post(
+        self, records: Sequence[AnyRecord], *, stream: str | None = None, sent_at_ms: int | None = None
+    ) -> TestResponse:
+        if sent_at_ms is None:
+            self.clock_ms += 1
+            sent_at_ms = self.clock_ms
+        body = gzip.compress(encode_batch(stream or self.stream, sent_at_ms, records), mtime=0)
         headers = self.headers(**{"Content-Type": "application/json", "Content-Encoding": "gzip"})
         return self.client.post("/api/results", data=body, headers=headers)
 
-    def send(self, records: Sequence[AnyRecord], *, stream: str | None = None) -> ResultsAnswer:
-        answer = self.post(records, stream=stream)
+    def send(
+        self, records: Sequence[AnyRecord], *, stream: str | None = None, sent_at_ms: int | None = None
+    ) -> ResultsAnswer:
+        answer = self.post(records, stream=stream, sent_at_ms=sent_at_ms)
         assert answer.status_code == 200, answer.text
         return ResultsAnswer.from_dict(answer.json)
 

@@ -31,6 +31,7 @@ from sqlalchemy import event, text
 from edge_runtime.contract.result import encode_batch, record_digest
 from sync_server.db import Database, utc_now
 from sync_server.devices.models import Device
+from sync_server.devices.service import forget_clone
 from sync_server.ingest import service
 from sync_server.ingest.partitions import RECORD_TABLES, ensure_partitions
 
@@ -255,20 +256,64 @@ def test_a_clock_far_ahead_is_flagged_and_cannot_pin_itself_to_the_top(
     ]
 
 
-def test_streams_that_grow_in_turn_mark_the_device_as_cloned(device: ServerDevice, database: Database) -> None:
-    def cloned() -> bool:
-        with database.session() as session:
-            return session.get(Device, device.id).cloned_at is not None
+def cloned(device: ServerDevice, database: Database) -> bool:
+    with database.session() as session:
+        return session.get(Device, device.id).cloned_at is not None
 
+
+def test_streams_that_grow_in_turn_mark_the_device_as_cloned(device: ServerDevice, database: Database) -> None:
     other = secrets.token_hex(16)
     device.send([anomaly(1)])
     device.send([anomaly(2)])
     device.send([anomaly(1)], stream=other)  # a device that opened a new stream for good
     device.send([anomaly(1)])  # and asks again about the old one
     device.send([anomaly(2)], stream=other)
-    assert not cloned()
+    assert not cloned(device, database)
     device.send([anomaly(3)])
-    assert cloned()
+    assert cloned(device, database)
+    with database.session() as session:
+        forget_clone(session, device.id, actor="test")
+    device.send([anomaly(4)])
+    assert not cloned(device, database), "one of the two is gone"
+    device.send([anomaly(3)], stream=other)
+    assert cloned(device, database)
+
+
+def test_what_a_forked_device_sent_before_is_no_sign_of_a_clone(device: ServerDevice, database: Database) -> None:
+    """A request times out on the device and goes on here; meanwhile the device is told to fork, and does."""
+    fork = secrets.token_hex(16)
+    device.send([anomaly(1), anomaly(2)])
+    late = device.clock_ms = device.clock_ms + 1
+    device.send([anomaly(1)], stream=fork)
+    device.send([anomaly(3)], sent_at_ms=late)
+    device.send([anomaly(2)], stream=fork)
+    assert not cloned(device, database)
+    with database.session() as session:
+        session.execute(text("UPDATE streams SET first_seen_at = first_seen_at - interval '2 hours'"))
+    device.send([anomaly(4)], sent_at_ms=late)
+    assert cloned(device, database), "a clock that is wrong hides it for an hour only"
+
+
+def test_a_home_restored_from_before_its_fork_is_no_clone(device: ServerDevice, database: Database) -> None:
+    device.send([anomaly(1), anomaly(2)])
+    device.send([anomaly(1)], stream=secrets.token_hex(16))
+    answer = device.send([anomaly(2, NOON + 5), anomaly(3)])
+    assert [refusal.sequence for refusal in answer.refused] == [2]
+    device.send([anomaly(1)], stream=secrets.token_hex(16))
+    assert not cloned(device, database)
+
+
+def test_the_same_summary_timed_otherwise_adds_nothing(device: ServerDevice, database: Database) -> None:
+    """A restored home scores the same readings again; only how long that took differs."""
+    device.send([summary(1)])
+    with database.session() as session:
+        before = session.execute(text("SELECT * FROM hourly_rollups")).all()
+    slower = dataclasses.replace(summary(1), latency_sum_us=10**6, latency_max_us=10**5)
+    answer = device.send([slower])
+    assert (answer.stored, answer.held, answer.refused) == (0, ((1, 1),), ())
+    with database.session() as session:
+        assert session.execute(text("SELECT * FROM hourly_rollups")).all() == before
+        assert session.execute(text("SELECT count(*), max(latency_max_us) FROM summaries")).one() == (1, 200)
 
 
 def test_a_restored_backup_loses_nothing(device: ServerDevice, database: Database) -> None:
