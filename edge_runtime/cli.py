@@ -9,14 +9,14 @@ import importlib
 import json
 import os
 import sys
+from collections.abc import Mapping
 from typing import cast
 
 import click
 
 from edge_runtime import __version__
-from edge_runtime.errors import StellaError
+from edge_runtime.errors import INTERRUPTED, StellaError
 
-INTERRUPTED = 130
 # Name: where the click command is, and its line in the help.
 COMMANDS: dict[str, tuple[str, str]] = {
     "enroll": ("edge_runtime.commands.enroll:enroll", "Join a server with the line its operator gave."),
@@ -75,16 +75,22 @@ def run_command(arguments: list[str]) -> int:
         result = group.main(arguments, prog_name="edge-runtime", standalone_mode=False)
         return result if isinstance(result, int) else 0
     except StellaError as error:
-        if "--json" in arguments:
-            click.echo(json.dumps(error.to_dict(), ensure_ascii=False, default=str))
+        _print_json(arguments, error.to_dict())
         click.echo(f"edge-runtime: {error}", err=True)
         return error.exit_code
     except click.ClickException as error:
+        _print_json(arguments, {"error": "usage", "message": error.format_message()})
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
+        _print_json(arguments, {"error": "interrupted", "message": "The command was interrupted."})
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of our output left (`| head`): not an error, and nothing more can be printed.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _print_json(arguments: list[str], fields: Mapping[str, object]) -> None:
+    if "--json" in arguments:
+        click.echo(json.dumps(fields, ensure_ascii=False, default=str))

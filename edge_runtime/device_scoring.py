@@ -156,9 +156,10 @@ def bundle_to_score_with(home: Home, store: BundleStore) -> ActiveBundle | None:
 
 def no_bundle(home: Path) -> ScoringError:
     """Return the error of a home that has nothing to score with."""
+    first = "" if is_enrolled(Home(home)) else "Join a server with `edge-runtime enroll LINE`. "
     return ScoringError(
         f"The device in {home} has no active bundle.",
         reason="no_bundle",
-        advice="Run `edge-runtime sync` while the server can be reached.",
+        advice=f"{first}Run `edge-runtime sync` while the server can be reached.",
         home=str(home),
     )

@@ -17,6 +17,9 @@ extend this tree in their own ``errors`` modules; nothing here knows of them.
 
 from __future__ import annotations
 
+# Exit code of a command that Ctrl-C or SIGTERM ended.
+INTERRUPTED = 130
+
 
 class StellaError(Exception):
     """What happened, to what, and what to do about it.

@@ -126,12 +126,18 @@ class Feed:
                 if chunk and not self._pass_on(chunk):
                     break
             else:
+                self._last_look()
                 self._tail = b""  # stopped in the middle of a line: its writer is not done with it
             if self._tail and not self._stopping:
                 self._write(self._tail)  # the last line of an input that ended may lack its end
         finally:
             os.close(self._out)
             self._offer(None)
+
+    def _last_look(self) -> None:
+        """Take what the writer of a pipe has given away already; a file keeps its lines for the next time."""
+        if self._path is None and select.select([self._source], [], [], 0)[0]:
+            self._pass_on(os.read(self._source, CHUNK_BYTES))
 
     def _turn_now(self) -> None:
         self._turning = False
@@ -196,11 +202,11 @@ class Feed:
     def _write(self, data: bytes) -> bool:
         view = memoryview(data)
         while view:
+            if self._abandoned:  # the word may have been read where it was not waited for
+                return False
             ready = select.select([self._wake_out], [self._out], [])
             if ready[0]:
                 os.read(self._wake_out, CHUNK_BYTES)
-                if self._abandoned:
-                    return False
             if ready[1]:
                 try:
                     view = view[os.write(self._out, view) :]

@@ -148,7 +148,7 @@ class HttpTransport:
             yield
         except (exceptions.HTTPError, OSError) as error:
             sentence = next(text for kind, text in sentences if isinstance(error, kind))
-            advice = "Check the network and that the server runs; nothing is lost, it is tried again."
+            advice = "Check the network and that the server runs, then try again; nothing is lost."
             if isinstance(error, exceptions.SSLError):
                 advice = "Check the device's clock and the server's certificate; name a private authority in ca_file."
             # No connection means that not a byte of the request left: the upload may count on that.

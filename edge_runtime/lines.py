@@ -72,6 +72,8 @@ def _chunks(stream: BinaryIO, patience: Callable[[], float | None], stop: Stop |
             while not _ready(descriptor, patience(), stop):
                 yield None
         if stop is not None and stop.told:
+            if _ready(descriptor, 0, None):  # what its writer has given away already: as much as a pipe holds
+                yield os.read(descriptor, _CHUNK_BYTES)
             return
         chunk = os.read(descriptor, _CHUNK_BYTES)
         if not chunk:

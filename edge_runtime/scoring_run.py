@@ -105,24 +105,33 @@ def summary_text(summary: ScoringSummary, source: Telemetry) -> str:
     """Return the summary as lines for a person: what happened, then what is worth a look."""
     report, outcomes = source.report, summary.outcomes
     lines = [
-        f"{report.readings:,} readings: {outcomes['scored']:,} scored, {summary.anomalous:,} anomalous in"
-        f" {summary.incidents:,} new incidents ({summary.stored:,} stored); {outcomes['warming_up']:,} warming up."
+        f"{_count(report.readings, 'reading')}: {outcomes['scored']:,} scored, {summary.anomalous:,} anomalous in"
+        f" {_count(summary.incidents, 'new incident')} ({summary.stored:,} stored);"
+        f" {outcomes['warming_up']:,} warming up."
     ]
     known = outcomes["late"] + outcomes["duplicate"]
     if known:
-        lines.append(f"{known:,} were not newer than what this device has scored already, and were not scored again.")
+        what = _count(known, "reading")
+        lines.append(f"Not scored again, as not newer than what this device has scored already: {what}.")
     if outcomes["future"]:
-        lines.append(f"{outcomes['future']:,} are more than a day ahead of this device's clock and were refused.")
+        what = _count(outcomes["future"], "reading")
+        lines.append(f"Refused, as more than a day ahead of this device's clock: {what}.")
     if report.set_aside:
         reasons = ", ".join(f"{reason} {times:,}" for reason, times in sorted(report.set_aside.items()))
-        lines.append(f"{report.set_aside.total():,} lines were set aside ({reasons}); the first: {report.example}")
+        lines.append(f"Set aside: {_count(report.set_aside.total(), 'line')} ({reasons}); the first: {report.example}")
     if report.missing_signals:
         lines.append(f"Missing in every reading, as allowed: {_some(report.missing_signals)}.")
     if report.ignored_columns:
         lines.append(f"Columns that the model does not use: {_some(report.ignored_columns)}.")
     if summary.stale:
-        lines.append("The metadata of this device has expired: anomalies are marked stale until it syncs again.")
+        lines.append(
+            "The metadata of this device has expired or is missing: anomalies are marked stale until it syncs."
+        )
     return "\n".join(lines)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _some(names: Sequence[str], most: int = 8) -> str:

@@ -40,6 +40,7 @@ Format = Literal["auto", "csv", "ndjson"]
 STDIN = "-"
 GROUP_SECONDS = 1.0
 _NDJSON_SUFFIXES = frozenset({".ndjson", ".jsonl"})
+_OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 # Names of ignored columns that a report shows; their number is counted in full for CSV.
 _SHOWN_COLUMNS = 20
 
@@ -112,7 +113,8 @@ class Telemetry:
         it is told to stop.
 
         Raises:
-            InputError: A column is missing, the input is empty, or no line of it could be used.
+            InputError: A column is missing or twice, the columns are not separated by commas, the input is empty, or
+                no line of it could be used.
         """
         number = 0
         for line in self._lines():
@@ -185,12 +187,20 @@ class Telemetry:
             self._parse = self._parse_object
             return self._parse
         header = [column.strip() for column in csv_fields(text)]
+        self._check_separator(header)
         self._check_columns(header)
         self._parse = CsvRow(header, self._parser.signals).parse
         return None
 
     def _parse_object(self, text: str) -> Row:
         return self._parser.row(_object(text.removeprefix("\ufeff")))
+
+    def _check_separator(self, header: list[str]) -> None:
+        found = next((name for mark, name in _OTHER_SEPARATORS.items() if len(header) == 1 and mark in header[0]), None)
+        if found is not None:
+            raise InputError(f"{self._name} separates its columns with {found}.", advice="Write it with commas.")
+        if header[0].startswith("[{"):
+            raise InputError(f"{self._name} is one JSON array.", advice="Write one JSON object a line (NDJSON).")
 
     def _check_columns(self, columns: list[str]) -> None:
         twice = [column for column, times in Counter(columns).items() if times > 1 and column]
@@ -204,7 +214,7 @@ class Telemetry:
             advice = "Correct the names, or pass --allow-missing-signals to score without them."
             raise _missing_column(self._name, missing, [c for c in columns if c not in signals], advice)
         known = {TIMESTAMP, *signals}
-        self.report.ignored_columns = tuple(column for column in columns if column not in known)
+        self.report.ignored_columns = tuple(column for column in columns if column and column not in known)
         self.report.missing_signals = tuple(missing)
 
     def _check_found_something(self) -> None:

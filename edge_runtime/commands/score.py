@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TextIO
 import click
 
 from edge_runtime.config import Config
+from edge_runtime.errors import INTERRUPTED
 from edge_runtime.options import device_options, show
 
 if TYPE_CHECKING:
@@ -77,14 +78,16 @@ def score(
             stream, signals, name=name, form=form, allow_missing_signals=allow_missing_signals, stop=stop
         )
         deliver = _ignore if silent else _writer(sink)
-        summary = score_input(device.scorer, telemetry, deliver=deliver, progress=_progress())
+        summary = score_input(
+            device.scorer, telemetry, deliver=deliver, progress=_progress(verdicts=not silent and to_stdout)
+        )
     text = summary_text(summary, telemetry)
     if as_json or silent or not to_stdout:
         show(summary_fields(summary, telemetry), text, as_json=as_json)
     else:
         click.echo(text, err=True)
     if stop.told:
-        raise KeyboardInterrupt
+        click.get_current_context().exit(INTERRUPTED)
 
 
 def _destination(output: str | None) -> AbstractContextManager[TextIO]:
@@ -119,9 +122,9 @@ def _ignore(verdicts: Sequence[Verdict]) -> None:
     del verdicts
 
 
-def _progress() -> Callable[[ScoringSummary], None] | None:
+def _progress(*, verdicts: bool) -> Callable[[ScoringSummary], None] | None:
     """Return a display on stderr, or None when nobody looks at a terminal or verdicts fill it."""
-    if not sys.stderr.isatty() or sys.stdout.isatty():
+    if not sys.stderr.isatty() or (verdicts and sys.stdout.isatty()):
         return None
     started = shown_at = time.monotonic()
 
@@ -131,7 +134,8 @@ def _progress() -> Callable[[ScoringSummary], None] | None:
         if now - started < PROGRESS_AFTER_SECONDS or now - shown_at < _PROGRESS_EVERY_SECONDS:
             return
         shown_at = now
-        sys.stderr.write(f"\rscored {summary.outcomes['scored']:,} readings, {summary.anomalous:,} anomalous ")
+        # Ends at the start of its own line, so that the next one, and the longer summary, overwrite it.
+        sys.stderr.write(f"scored {summary.outcomes['scored']:,} readings, {summary.anomalous:,} anomalous\r")
         sys.stderr.flush()
 
     return display

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -67,7 +68,8 @@ def test_lines_on_stdout_and_the_summary_on_stderr(
     assert score(home, "--input", readings) == 0
     again = capsys.readouterr()
     assert again.out == ""
-    assert "not scored again" in again.err
+    assert "9 readings: 0 scored" in again.err
+    assert "Not scored again" in again.err
 
 
 def test_one_json_object(home: Path, readings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -102,7 +104,7 @@ def test_what_is_refused(home: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "is empty" in capsys.readouterr().err
     (tmp_path / "nobody").mkdir()
     assert score(tmp_path / "nobody", "--input", bad) == 7
-    assert "edge-runtime sync" in capsys.readouterr().err
+    assert "edge-runtime enroll LINE" in capsys.readouterr().err
     assert score(home, "--input", bad, "--output", tmp_path / "no" / "folder") == 6
 
 
@@ -196,7 +198,58 @@ def test_a_signal_ends_it_after_what_was_read_is_stored(home: Path, number: sign
     assert process.returncode == 130, err
     with EdgeDatabase(home / "edge.db") as database:
         counters = database.counters()
-    # What the pipe held when the signal came may be unread; what was read is stored, printed and in the summary.
-    assert sum(counters.values()) == 1 + len(out.splitlines())
-    assert f"{sum(counters.values())} readings" in err.decode()
+    assert sum(counters.values()) == 3  # half a line is not a reading yet
+    assert len(out.splitlines()) == 2
+    assert "3 readings" in err.decode()
     assert b"Traceback" not in err
+
+
+def test_a_signal_still_gives_one_json_object(home: Path) -> None:
+    command = [
+        sys.executable,
+        "-c",
+        "from edge_runtime.cli import main; main()",
+        "score",
+        "--home",
+        str(home),
+        "--json",
+    ]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as process:
+        assert process.stdin is not None
+        process.stdin.write((HEADER + "60,1,1,x\n").encode())
+        end = time.monotonic() + 30
+        while not stored(home) and time.monotonic() < end:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert json.loads(out)["readings"] == 1
+
+
+def stored(home: Path) -> int:
+    if not (home / "edge.db").exists():
+        return 0
+    with EdgeDatabase(home / "edge.db") as database:
+        return sum(database.counters().values())
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("timestamp;heat;load\n1;2;3\n", "separates its columns with semicolons"),
+        ("timestamp\theat\tload\n1\t2\t3\n", "separates its columns with tabs"),
+        ('[{"timestamp": 1, "heat": 2, "load": 3}]', "is one JSON array"),
+    ],
+)
+def test_formats_that_people_try(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, sentence: str
+) -> None:
+    path = tmp_path / "readings.csv"
+    path.write_text(text)
+    assert score(home, "--input", path) == 3
+    assert sentence in capsys.readouterr().err
+
+
+def test_json_is_one_object_even_when_the_command_line_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["score", "--json", "--nope"]) == 2
+    assert json.loads(capsys.readouterr().out)["error"] == "usage"
