@@ -76,19 +76,3 @@ def filled(indices: IntArray) -> IntArray:
     """Return how many slots of each window hold a reading: (m,) int64."""
     counts: IntArray = np.count_nonzero(indices >= 0, axis=1).astype(np.int64)
     return counts
-
-
-def readings_kept(rule: WindowRule, timestamps_ms: IntArray) -> int:
-    """Return how many of the newest readings later windows can still see.
-
-    Args:
-        rule: The window rule.
-        timestamps_ms: (n,) int64, strictly ascending.
-
-    Returns:
-        A count from 0 to n: the readings in the newest W slots. A device may forget the others.
-    """
-    if timestamps_ms.size == 0:
-        return 0
-    oldest_slot = int(timestamps_ms[-1]) // rule.interval_ms - rule.slots + 1
-    return int(timestamps_ms.size - np.searchsorted(timestamps_ms, oldest_slot * rule.interval_ms, side="left"))

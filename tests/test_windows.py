@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_runtime.contract.window import WindowRule
-from edge_runtime.windows import filled, gather, readings_kept, window_indices
+from edge_runtime.scoring_state import kept_readings
+from edge_runtime.windows import filled, gather, window_indices
 
 TIMES = st.lists(st.integers(1, 40), max_size=30).map(lambda steps: np.cumsum(steps, dtype=np.int64))
 RULES = st.builds(
@@ -42,11 +43,14 @@ def test_a_device_that_forgets_old_readings_sees_the_same_windows(
     times: np.ndarray, rule: WindowRule, cut: int
 ) -> None:
     before, after = times[:cut], times[cut:]
-    held = before[len(before) - readings_kept(rule, before) :]
-    alone = window_indices(np.r_[held, after], rule)[len(held) :]
-    offset = len(before) - len(held)
+    held = np.r_[before[kept_readings(before, rule)], after]
+    alone = window_indices(held, rule)[len(held) - len(after) :]
     whole = window_indices(times, rule)[len(before) :]
-    assert np.where(alone >= 0, alone + offset, -1).tolist() == whole.tolist()
+    assert _times(alone, held) == _times(whole, times)
+
+
+def _times(windows: np.ndarray, times: np.ndarray) -> list[list[int | None]]:
+    return [[int(times[row]) if row >= 0 else None for row in window] for window in windows]
 
 
 def test_empty_slots_are_missing() -> None:
