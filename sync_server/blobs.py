@@ -37,13 +37,19 @@ class Blobs:
 
         Raises:
             InputError: The address is of no store that exists.
+            StorageError: The folder cannot be made.
         """
         from obstore.exceptions import BaseError
         from obstore.store import LocalStore, from_url
 
         if config.blobs_url is None:
             folder = config.data_dir / "blobs"
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            try:
+                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            except OSError as error:
+                raise StorageError(
+                    f"The folder {folder} cannot be made: {error.strerror}.", advice="Make the data folder writable."
+                ) from error
             return cls(LocalStore(folder), folder)
         try:
             return cls(from_url(config.blobs_url))

@@ -42,6 +42,7 @@ class ServerConfig:
         trusted_proxies: How many proxies in front set ``X-Forwarded-For`` and ``-Proto``; 0 ignores the headers.
         max_body_bytes: Largest body of a request, as sent, except for publishing.
         max_publish_bytes: Largest body of ``POST /api/publish``.
+        client_seconds: How long a client may be silent in the middle of a request or of its answer.
         session_hours: How long a log-in lasts.
         statement_timeout_ms: Longest database statement of a request.
     """
@@ -59,6 +60,7 @@ class ServerConfig:
     trusted_proxies: int = 0
     max_body_bytes: int = 2 * MIB
     max_publish_bytes: int = 512 * MIB
+    client_seconds: int = 30
     session_hours: int = 12
     statement_timeout_ms: int = 30_000
 
@@ -76,7 +78,10 @@ class ServerConfig:
         return f"http://{host}:{self.port}"
 
 
-_AT_LEAST_ONE = ("workers", "threads", "max_body_bytes", "max_publish_bytes", "session_hours", "statement_timeout_ms")
+_AT_LEAST_ONE = (
+    "workers", "threads", "max_body_bytes", "max_publish_bytes", "client_seconds", "session_hours",
+    "statement_timeout_ms",
+)  # fmt: skip
 
 
 def _convert(name: str, value: object, origin: str) -> object:

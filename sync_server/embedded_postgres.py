@@ -189,8 +189,14 @@ class EmbeddedPostgres:
             InUseError: Another process runs it.
             StorageError: Postgres cannot be started here.
         """
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._take_lock(time.monotonic() + patience_seconds)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._take_lock(time.monotonic() + patience_seconds)
+        except OSError as error:
+            raise StorageError(
+                f"The database's folder {self.folder} cannot be used: {error.strerror}.",
+                advice="Make it writable for the server's user, or choose another --data-dir.",
+            ) from error
         try:
             self._wait_for_former()
             if not (self.cluster / "PG_VERSION").exists():

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import re
 import secrets
 from typing import Any, cast
 
 import msgspec
-from flask import Flask, Response, g, request
+from flask import Flask, Response, g, render_template, request
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
@@ -42,6 +43,7 @@ _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
 }
+_FOR_PROGRAMS = ("/api/", "/repository/", "/health")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _RETRY_SECONDS = 5
 _TITLES = {
@@ -60,7 +62,7 @@ _CODES = {
 def problem_response(
     status: int, code: str, detail: str, *, advice: str = "", retry_after_seconds: int | None = None, **extra: object
 ) -> Response:
-    """Return one problem+json answer (RFC 9457).
+    """Return one problem+json answer (RFC 9457), or the same as a page where people look.
 
     Args:
         status: The HTTP status.
@@ -70,9 +72,14 @@ def problem_response(
         retry_after_seconds: Sent as ``Retry-After`` when given.
         **extra: Further JSON-ready members, such as the number that was expected.
     """
-    problem = Problem(status, code, _TITLES.get(status, "The request failed"), detail, advice).to_dict()
-    body = msgspec.json.encode({**extra, **problem, "request_id": g.get("request_id", "")}, enc_hook=str)
-    response = Response(body, status, content_type=MEDIA_TYPE)
+    title = _TITLES.get(status, "The request failed")
+    if request.path.startswith(_FOR_PROGRAMS):
+        problem = Problem(status, code, title, detail, advice).to_dict()
+        body = msgspec.json.encode({**extra, **problem, "request_id": g.get("request_id", "")}, enc_hook=str)
+        response = Response(body, status, content_type=MEDIA_TYPE)
+    else:  # the page's frame needs no database, so it can say that there is none
+        page = render_template("error.html", status=status, heading=title, detail=detail, advice=advice)
+        response = Response(page, status, content_type="text/html; charset=utf-8")
     response.headers["Cache-Control"] = "no-store"
     if retry_after_seconds is not None:
         response.headers["Retry-After"] = str(retry_after_seconds)
@@ -118,11 +125,7 @@ def _on_database_error(error: DBAPIError | PoolTimeout) -> Response:
     """A database that is away is 503; a statement that fails is a bug of ours and says nothing of it outside."""
     sqlstate = getattr(getattr(error, "orig", None), "sqlstate", None)
     if sqlstate == "53100":  # disk_full
-        log.error("request %s: the database's disk is full", g.get("request_id"))
-        return problem_response(
-            507, "disk_full", "The server's disk is full.", retry_after_seconds=60,
-            advice="Send the request again later; nothing was changed.",
-        )  # fmt: skip
+        return _disk_full("the database's disk")
     if isinstance(error, PoolTimeout) or is_away(error):
         log.error("request %s: the database is away: %s", g.get("request_id"), str(error).splitlines()[0])
         return problem_response(
@@ -136,6 +139,22 @@ def _on_database_error(error: DBAPIError | PoolTimeout) -> Response:
             advice="Send the request again later.",
         )  # fmt: skip
     log.error("request %s: database error", g.get("request_id"), exc_info=error)
+    return problem_response(500, "internal_error", "The server met a fault of its own.")
+
+
+def _disk_full(what: str) -> Response:
+    log.error("request %s: %s is full", g.get("request_id"), what)
+    return problem_response(
+        507, "disk_full", "The server's disk is full.", retry_after_seconds=60,
+        advice="Send the request again later; nothing was changed.",
+    )  # fmt: skip
+
+
+def _on_system_error(error: OSError) -> Response:
+    """A disk without room for the files of a publication (they wait in the temporary folder), or a bug."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return _disk_full("the temporary folder")
+    log.error("request %s: unexpected error", g.get("request_id"), exc_info=error)
     return problem_response(500, "internal_error", "The server met a fault of its own.")
 
 
@@ -178,6 +197,7 @@ def install(app: Flask) -> None:
     app.register_error_handler(StellaError, _on_stella_error)
     app.register_error_handler(DBAPIError, _on_database_error)
     app.register_error_handler(PoolTimeout, _on_database_error)
+    app.register_error_handler(OSError, _on_system_error)
     app.register_error_handler(HTTPException, _on_http_error)
 
 

@@ -14,6 +14,7 @@ import logging
 import os
 import signal
 import socket
+import struct
 import sys
 import time
 from typing import Any
@@ -25,6 +26,7 @@ from gunicorn.arbiter import Arbiter
 
 from edge_runtime.errors import StorageError, TransportError
 from sync_server.app import create_app
+from sync_server.blobs import Blobs
 from sync_server.commands.database import migrate_named
 from sync_server.config import ServerConfig
 from sync_server.embedded_postgres import APP, EmbeddedPostgres
@@ -62,6 +64,7 @@ def serve(config: ServerConfig, *, as_json: bool = False) -> None:
     listener = _listen(config)
     config = dataclasses.replace(config, port=listener.getsockname()[1])
     load_or_create(config.online_key_path)
+    Blobs.from_config(config)  # what is wrong with it is told once, here, and not by every worker
     postgres = None
     try:
         if config.database_url:
@@ -89,7 +92,9 @@ def _listen(config: ServerConfig) -> socket.socket:
     while True:
         try:
             family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-            return socket.create_server((config.host, config.port), family=family, backlog=2048)
+            listener = socket.create_server((config.host, config.port), family=family, backlog=2048)
+            _bound_silence(listener, config.client_seconds)
+            return listener
         except OSError as error:
             if (error.errno or 0) < 0:  # getaddrinfo's own numbers
                 raise TransportError(
@@ -106,6 +111,17 @@ def _listen(config: ServerConfig) -> socket.socket:
                     advice="Stop that program, or choose another --port (0 takes any free one).",
                 ) from error
             time.sleep(0.1)
+
+
+def _bound_silence(listener: socket.socket, seconds: int) -> None:
+    """Let the kernel end connections whose other end falls silent in the middle of a request or an answer.
+
+    A request holds a thread until its body is there, and gunicorn waits for ever: as many phones that lose their
+    network during an upload as there are threads would stop the server. Accepted sockets inherit the options (Linux).
+    """
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", seconds, 0))
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # milliseconds that what was sent may stay unconfirmed; Linux only
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, seconds * 1000)
 
 
 class _Server(BaseApplication):  # type: ignore[misc]
@@ -135,7 +151,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
             "forwarded_allow_ips": "",  # the app trusts as many proxies as its own setting says, and no header else
             "when_ready": self._announce,
             "post_fork": self._in_worker,
-            "post_worker_init": _start_upkeep,
+            "post_worker_init": _begin_work,
         }
         for name, value in settings.items():
             self.cfg.set(name, value)
@@ -188,5 +204,11 @@ class _Supervisor(Arbiter):  # type: ignore[misc]
             self._next_try = time.monotonic() + _RESTART_SECONDS
 
 
-def _start_upkeep(worker: Any) -> None:
+def _begin_work(worker: Any) -> None:
+    """Finish a worker's start: silent clients are no errors that a log should tell of, and upkeep begins."""
+    worker.log.error_log.addFilter(_is_no_silence)
     start_upkeep(worker.app.callable)
+
+
+def _is_no_silence(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and isinstance(record.exc_info[1], BlockingIOError))

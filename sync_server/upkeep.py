@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from flask import Flask
@@ -26,24 +27,36 @@ log = logging.getLogger(__name__)
 TURN_SECONDS = 60.0
 
 
-def run_once(database: Database, key: ec.EllipticCurvePrivateKey) -> None:
-    """Do what is due. Each part is a transaction of its own, so that one that fails holds up no other.
+def run_once(database: Database, read_key: Callable[[], ec.EllipticCurvePrivateKey]) -> None:
+    """Do what is due. Each part is a transaction of its own, and one that fails is logged and holds up no other.
 
-    Raises:
-        StellaError: A part cannot be done, such as signing with a key that root does not name.
-        SQLAlchemyError: The database is away.
+    Args:
+        database: The database.
+        read_key: Returns the online key; what it raises is a failure of signing.
     """
+    _try("signing", lambda: _sign(database, read_key))
+    _try("partitions", lambda: database.run(lambda session: _alone(session, ensure_partitions)))
+    _try("sweeping", lambda: database.run(lambda session: _alone(session, lambda s: sweep(s, now=utc_now()))))
+
+
+def _try(what: str, part: Callable[[], None]) -> None:
+    try:
+        part()
+    except (StellaError, SQLAlchemyError) as error:
+        log.error("upkeep (%s) failed and will be tried again: %s", what, str(error).splitlines()[0])
+
+
+def _sign(database: Database, read_key: Callable[[], ec.EllipticCurvePrivateKey]) -> None:
     with database.session() as session:
-        signed = sign_again_if_due(session, key, utc_now())
+        signed = sign_again_if_due(session, read_key(), utc_now())
     if signed:
         log.info("signed again: %s", ", ".join(signed))
-    database.run(_tidy)
 
 
-def _tidy(session: Session) -> None:
+def _alone(session: Session, work: Callable[[Session], object]) -> None:
+    """Do the work unless another process is at it."""
     if try_lock_for_transaction(session, "upkeep"):
-        ensure_partitions(session)
-        sweep(session, now=utc_now())
+        work(session)
 
 
 def start_upkeep(app: Flask) -> threading.Event:
@@ -54,10 +67,7 @@ def start_upkeep(app: Flask) -> threading.Event:
         with app.app_context():
             database = get_database()
             while True:
-                try:
-                    run_once(database, get_online_key())
-                except (StellaError, SQLAlchemyError) as error:
-                    log.error("upkeep failed and will be tried again: %s", str(error).splitlines()[0])
+                run_once(database, get_online_key)
                 if stop.wait(TURN_SECONDS):
                     return
 

@@ -10,6 +10,7 @@ import base64
 import functools
 import hashlib
 import hmac
+import ipaddress
 import re
 import secrets
 from datetime import datetime, timedelta
@@ -92,13 +93,24 @@ def disable_operator(session: Session, username: str) -> None:
     session.execute(delete(LoginSession).where(LoginSession.operator_id == row.id))
 
 
+def origin_of(address: str) -> str:
+    """Return what counts as one address: IPv6 by its /64, which is what one customer gets."""
+    try:
+        given = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(given, ipaddress.IPv4Address):
+        return address
+    return str(given.ipv4_mapped or ipaddress.ip_network((given, 64), strict=False))
+
+
 def count_attempt(session: Session, username: str, address: str, *, now: datetime) -> LoginAttempt:
     """Count a log-in before its password is looked at, so that guesses made at once count, too.
 
     Raises:
         RequestError: 429 when there were too many.
     """
-    digest = hashlib.sha256(username.encode()).digest()
+    digest, address = hashlib.sha256(username.encode()).digest(), origin_of(address)
     lock_for_transaction(session, f"login:{address}")
     since = now - _WINDOW
     recent = select(func.count(), func.min(LoginAttempt.at)).where(

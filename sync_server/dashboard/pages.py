@@ -5,15 +5,12 @@ Rendered on the server, without a script; what a page shows is a bounded number 
 
 from __future__ import annotations
 
-import logging
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 
 from flask import Blueprint, Response, g, redirect, render_template, request
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.wrappers import Response as BaseResponse
 
 from edge_runtime.errors import ContractError
@@ -24,13 +21,12 @@ from sync_server.anomalies.reading import Page, list_page, one_incident
 from sync_server.anomalies.status import MAX_ID, change_status
 from sync_server.dashboard import charts, formats
 from sync_server.dashboard.figures import TrendQuery, stats, trends
-from sync_server.db import is_away, session_scope, utc_now
+from sync_server.db import session_scope, utc_now
 from sync_server.devices.listing import FLAGS, DeviceFilters, cohorts, list_devices
 from sync_server.devices.models import Device
 from sync_server.devices.reading import device_detail, find_device
 from sync_server.errors import RequestError
 
-log = logging.getLogger(__name__)
 blueprint = Blueprint(
     "dashboard", __name__, template_folder="templates", static_folder="static", static_url_path="/static"
 )
@@ -219,34 +215,3 @@ def _runtime(device: Device) -> str:
     runtime = (device.status or {}).get("runtime")
     known: dict[str, Any] = runtime if isinstance(runtime, dict) else {}
     return ", ".join(f"{name} {value}" for name, value in known.items() if isinstance(value, str))[:300]
-
-
-def _error_page(status: int, heading: str, detail: str, advice: str) -> tuple[str, int]:
-    return render_template("error.html", status=status, heading=heading, detail=detail, advice=advice), status
-
-
-@blueprint.errorhandler(RequestError)
-def _on_request_error(error: RequestError) -> tuple[str, int]:
-    headings = {403: "Not allowed", 404: "Not found", 409: "Not now"}
-    return _error_page(error.status, headings.get(error.status, "That did not work"), error.message, error.advice)
-
-
-@blueprint.errorhandler(ContractError)
-def _on_contract_error(error: ContractError) -> tuple[str, int]:
-    return _error_page(422, "That cannot be read", error.message, error.advice)
-
-
-@blueprint.errorhandler(DBAPIError)
-@blueprint.errorhandler(PoolTimeout)
-def _on_database_error(error: DBAPIError | PoolTimeout) -> tuple[str, int, dict[str, str]]:
-    # The page's frame needs no database, so it can say what is wrong.
-    if isinstance(error, PoolTimeout) or is_away(error):
-        page, status = _error_page(
-            503, "The database is away", "The server cannot reach its database.", "Try again soon."
-        )
-        return page, status, {"Retry-After": "5"}
-    log.error("request %s: database error", g.get("request_id"), exc_info=error)
-    page, status = _error_page(
-        500, "A fault of the server", "The page could not be made.", "The server's log says more."
-    )
-    return page, status, {}

@@ -172,6 +172,13 @@ def test_an_address_has_a_limit_over_all_names(database: Database) -> None:
     assert caught.value.status == 429
 
 
+def test_the_addresses_of_one_customer_count_as_one() -> None:
+    assert sessions.origin_of("2001:db8:1:2:3::4") == sessions.origin_of("2001:db8:1:2::9") == "2001:db8:1:2::/64"
+    assert sessions.origin_of("2001:db8:1:3::4") != sessions.origin_of("2001:db8:1:2::9")
+    assert sessions.origin_of("::ffff:192.0.2.1") == sessions.origin_of("192.0.2.1") == "192.0.2.1"
+    assert sessions.origin_of("unknown") == "unknown"
+
+
 @pytest.mark.usefixtures("alice")
 def test_a_new_password_or_a_disabled_name_ends_sessions(database: Database) -> None:
     now = utc_now()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import gc
 import io
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from flask import Flask
@@ -36,7 +38,8 @@ def _raising(app: Flask, error: Exception) -> FlaskClient:
     def view() -> str:
         raise error
 
-    app.add_url_rule("/raise", view_func=view)
+    app.add_url_rule("/api/raise", "raise", view)
+    app.add_url_rule("/raise", "raise_page", view)
     return app.test_client()
 
 
@@ -52,7 +55,7 @@ def _raising(app: Flask, error: Exception) -> FlaskClient:
     ],
 )
 def test_errors_of_our_own(error: Exception, status: int, code: str, app: Flask) -> None:
-    answer = _raising(app, error).get("/raise")
+    answer = _raising(app, error).get("/api/raise")
     assert (answer.status_code, answer.json["code"], answer.json["status"]) == (status, code, status)
     assert answer.content_type == "application/problem+json"
     assert answer.json["type"] == f"urn:stella-edge:problem:{code}"
@@ -61,11 +64,18 @@ def test_errors_of_our_own(error: Exception, status: int, code: str, app: Flask)
     assert {name: answer.headers[name] for name in HEADERS} == HEADERS
     assert ("Retry-After" in answer.headers) == (status == 503)
     assert answer.json.get("expected") == (3 if status == 409 else None)
+    page = app.test_client().get("/raise")
+    assert (page.status_code, page.mimetype) == (status, "text/html")
+    assert "secret" not in page.text
+    assert {name: page.headers[name] for name in HEADERS} == HEADERS
 
 
 def test_errors_of_the_framework(client: FlaskClient, auth: Callable[..., dict[str, str]]) -> None:
-    missing = client.get("/nothing/here")
+    missing = client.get("/api/nothing/here")
     assert (missing.status_code, missing.json["code"]) == (404, "not_found")
+    missing = client.get("/nothing/here")
+    assert (missing.status_code, missing.mimetype) == (404, "text/html")
+    assert "Back to the fleet" in missing.text
     method = client.delete("/health")
     assert (method.status_code, method.json["code"]) == (405, "method_not_allowed")
     assert "GET" in method.headers["Allow"]
@@ -134,8 +144,8 @@ def test_a_bug_in_a_statement_is_500_and_says_nothing(app: Flask) -> None:
             session.execute(text("SELECT * FROM secret_table"))
         return ""
 
-    app.add_url_rule("/bug", view_func=view)
-    answer = app.test_client().get("/bug")
+    app.add_url_rule("/api/bug", view_func=view)
+    answer = app.test_client().get("/api/bug")
     assert (answer.status_code, answer.json["code"]) == (500, "internal_error")
     assert "secret_table" not in answer.text
 
@@ -146,9 +156,20 @@ def test_a_database_whose_disk_is_full(app: Flask) -> None:
             session.execute(text("DO $$ BEGIN RAISE EXCEPTION 'full' USING ERRCODE = '53100'; END $$"))
         return ""
 
-    app.add_url_rule("/full", view_func=view)
-    answer = app.test_client().get("/full")
+    app.add_url_rule("/api/full", view_func=view)
+    answer = app.test_client().get("/api/full")
     assert (answer.status_code, answer.json["code"], answer.headers["Retry-After"]) == (507, "disk_full", "60")
+
+
+@pytest.mark.parametrize(("number", "status"), [(errno.ENOSPC, 507), (errno.EIO, 500)])
+def test_a_temporary_folder_that_is_full(
+    number: int, status: int, client: FlaskClient, auth: Callable[..., dict[str, str]]
+) -> None:
+    """Where the files of a publication wait until they are verified."""
+    sent = {"targets/a/b/c.bundle": (io.BytesIO(b"x" * 2000), "c.bundle")}
+    with mock.patch("flask.Request._get_file_stream", side_effect=OSError(number, "no")):
+        answer = client.post("/api/publish", data=sent, headers=auth("pub"))
+    assert (answer.status_code, answer.content_type) == (status, "application/problem+json")
 
 
 def test_conflicts_are_tried_again(database: Database) -> None:

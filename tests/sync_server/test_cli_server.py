@@ -7,6 +7,7 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -157,6 +158,39 @@ def test_a_life_of_a_server(tmp_path: Path) -> None:
     # Without a server, commands start the database for their moment.
     assert "bot" in run("token", "list", "--data-dir", str(tmp_path))[0]
     assert json.loads(run("migrate", "--json", "--data-dir", str(tmp_path))[0])["schema"]
+
+
+def test_clients_that_fall_silent_do_not_stop_the_server(tmp_path: Path) -> None:
+    """Phones lose their network in the middle of a request; and SIGTERM lets requests that are under way end."""
+    with serving(tmp_path, "--threads", "2", "--host", "::1", SYNC_SERVER_CLIENT_SECONDS="1") as (url, process):
+        token, _ = run("token", "create", "--data-dir", str(tmp_path), "--kind", "publisher", "--name", "bot")
+        place = ("::1", int(url.rpartition(":")[2]))
+        head = f"POST /api/publish HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nContent-Length: 99\r\n"
+        body = "Content-Type: multipart/form-data; boundary=a\r\n\r\n--a"
+        with contextlib.ExitStack() as stack:
+            for text in ("GET /hea", head + body) * 2:
+                silent = stack.enter_context(socket.create_connection(place))
+                silent.sendall(text.encode())
+            assert get(f"{url}/health") == 200
+        with socket.create_connection(place, timeout=20) as last:
+            last.sendall(b"GET /health/ready HTTP/1.1\r\nHost: x\r\n")
+            time.sleep(0.3)
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.3)
+            last.sendall(b"\r\n")
+            assert last.recv(100).startswith(b"HTTP/1.1 200 OK")
+        assert process.wait(30) == 0
+
+
+def test_a_data_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "postgres").write_text("a file where the folder should be")
+    _, sentence = run("run", "--data-dir", str(tmp_path / "a"), "--port", "0", code=6)
+    assert "database's folder" in sentence
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "blobs").write_text("")
+    _, sentence = run("run", "--data-dir", str(tmp_path / "b"), "--port", "0", code=6)
+    assert "blobs cannot be made" in sentence
 
 
 def test_sentences_without_a_server(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from flask.testing import FlaskClient
 from obstore.store import MemoryStore
 from simulators.bundles import BuiltBundle, SmallBundle
 from simulators.release_engineer import ReleaseEngineer, multipart
+from sqlalchemy import func, select
 from tuf.api.exceptions import UnsignedMetadataError
 from tuf.api.metadata import Metadata, Timestamp
 from tuf.ngclient import Updater
@@ -24,6 +25,7 @@ from urllib3.filepost import encode_multipart_formdata
 
 from edge_runtime.contract.rollout import parse_rollouts
 from edge_runtime.errors import StorageError, TrustError
+from sync_server.access.models import LoginAttempt
 from sync_server.app_state import get_online_key
 from sync_server.blobs import Blobs
 from sync_server.db import Database, utc_now
@@ -152,7 +154,7 @@ def test_signed_again_at_half_time(engineer: ReleaseEngineer, app: Flask, databa
     with database.session() as session:
         assert metadata.current_timestamp(session).expires - start > timedelta(days=22)
         assert metadata.current_snapshot(session).expires - start > timedelta(days=45)
-    run_once(database, key)
+    run_once(database, lambda: key)
 
 
 def test_only_one_process_signs(engineer: ReleaseEngineer, app: Flask, database: Database) -> None:
@@ -169,6 +171,36 @@ def test_a_lost_online_key_is_told(engineer: ReleaseEngineer, database: Database
     with pytest.raises(TrustError) as caught, database.session() as session:
         signing.sign_again_if_due(session, other, utc_now() + timedelta(days=5))
     assert caught.value.reason == "online_key"
+
+
+def test_a_part_of_upkeep_that_fails_holds_up_no_other(
+    engineer: ReleaseEngineer, database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = load_or_create(tmp_path / "other.pem")
+    with database.session() as session:
+        metadata.latest(session, "timestamp").body = b"damaged"  # type: ignore[union-attr]
+        session.add(LoginAttempt(username_digest=bytes(32), address="::1", at=utc_now() - timedelta(days=1)))
+    run_once(database, lambda: other)
+    assert "upkeep (signing) failed" in caplog.text
+    with database.session() as session:
+        assert session.scalar(select(func.count()).select_from(LoginAttempt)) == 0
+
+
+def test_a_clock_far_ahead_signs_at_once_and_devices_can_follow(
+    engineer: ReleaseEngineer, app: Flask, database: Database
+) -> None:
+    """A server that slept for a month: everything of its own has expired."""
+    with app.app_context():
+        key = get_online_key()
+    later = utc_now() + timedelta(days=31)
+    with database.session() as session:
+        assert signing.sign_again_if_due(session, key, later) == ["snapshot", "timestamp"]
+    with database.session() as session:
+        assert metadata.current_timestamp(session).expires > later + timedelta(days=6)
+        version = metadata.current_timestamp(session).version
+        # And when the clock is right again, versions still only grow.
+        signing.sign_timestamp(session, key, utc_now())
+        assert metadata.current_timestamp(session).version == version + 1
 
 
 @pytest.fixture(scope="module")
