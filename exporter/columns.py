@@ -5,6 +5,7 @@ A guess is a proposal with its reason; a person decides. Only a sample of the ro
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,9 @@ from exporter.errors import TelemetryError, did_you_mean
 from exporter.tables import as_numbers, as_texts, as_times, column_names, table_files
 
 SAMPLE_ROWS = 300_000
+CSV_BLOCK_BYTES = 1 << 26
+# A column of texts is one of numbers when fewer of its values than this are something else.
+_FEW_TEXTS = 0.01
 # Names, best first; a column counts when its name is one of these or ends with one after an underscore.
 _DEVICE = (
     "device_id", "device", "deviceid", "unit_id", "unit", "machine_id", "machine", "asset", "serial",
@@ -147,15 +151,11 @@ def read_sample(path: Path, rows: int = SAMPLE_ROWS) -> pa.Table:
 
 def _sample_file(path: Path, rows: int) -> pa.Table:
     if path.suffix.lower() == ".csv":
-        taken, batches = 0, []
-        with csv.open_csv(path) as reader:
-            schema = reader.schema
-            for batch in reader:
-                batches.append(batch)
-                taken += batch.num_rows
-                if taken >= rows:
-                    break
-        return pa.Table.from_batches(batches, schema)
+        # One large block: types are guessed from the first one, and a text in a later one would end the reading.
+        options = csv.ReadOptions(block_size=CSV_BLOCK_BYTES)
+        skip_broken = csv.ParseOptions(invalid_row_handler=lambda _: "skip")
+        with csv.open_csv(path, read_options=options, parse_options=skip_broken) as reader:
+            return pa.Table.from_batches([*itertools.islice(reader, 1)], reader.schema).slice(0, rows)
     with parquet.ParquetFile(path) as file:
         groups = file.num_row_groups
         if groups <= 1:
@@ -234,10 +234,14 @@ def _numeric(table: pa.Table, names: Sequence[str]) -> tuple[dict[str, pd.Series
         if pa.types.is_timestamp(kind) or pa.types.is_date(kind) or pa.types.is_duration(kind):
             left_out[name] = "a second time"
             continue
-        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
-            left_out[name] = "no numbers" if not pa.types.is_null(kind) else "always missing"
+        if pa.types.is_nested(kind):
+            left_out[name] = "no numbers"
             continue
-        column = pd.Series(as_numbers(table[name])[0]).replace([np.inf, -np.inf], np.nan)
+        numbers, no_number = as_numbers(table[name])
+        if no_number.mean() > _FEW_TEXTS:
+            left_out[name] = "no numbers"
+            continue
+        column = pd.Series(numbers).replace([np.inf, -np.inf], np.nan)
         if column.notna().sum() == 0:
             left_out[name] = "always missing"
         elif column.min() == column.max():

@@ -1,8 +1,8 @@
 """Telemetry as devices: sorted readings with labels, and an account of every row that was left out.
 
 Bad input has three classes (contract, last section). *Refused*: a file or column that is not there, no rows, too many
-bad rows. *Set aside*: a row with text where a number should be, an infinity, no device or time, or a time that its
-device had already; counted by reason. *Noted*: what works but deserves a line in the report::
+bad rows. *Set aside*: a broken line of a CSV, a row with text where a number should be, an infinity, no device or
+time, or a time that its device had already; counted by reason. *Noted*: what works but deserves a line in the report::
 
     fleet = read_fleet(spec.data)
     fleet.devices[0].values        # (n, S) float32, NaN = missing
@@ -32,7 +32,9 @@ REASONS = {
     "text_in_number": "with text where a number should be",
     "infinity": "with an infinity, or a number beyond float32",
     "duplicated_timestamp": "with a time that their device had already",
+    "bad_line": "with too many or too few fields",
 }
+TIMES = "Times are ISO 8601, or seconds since 1970 as a number."
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,12 +87,15 @@ def read_fleet(data: DataSpec) -> Fleet:
             ``max_bad_rows`` allows.
     """
     files = table_files(data.readings, leave_out=data.labels)
-    frames = [_read_one(path, data) for path in files]
-    frame = pd.concat([part for part, _ in frames], ignore_index=True) if len(frames) > 1 else frames[0][0]
-    values = np.concatenate([part for _, part in frames])
+    parts = [_read_one(path, data) for path in files]
+    frame = pd.concat([part.frame for part in parts], ignore_index=True)
+    values = np.concatenate([part.values for part in parts])
+    broken = sum(part.broken_lines for part in parts)
     reason = _judge(frame)
-    set_aside = {name: int((reason == name).sum()) for name in REASONS if (reason == name).any()}
-    _refuse_too_many(data, len(frame), set_aside)
+    counts = {name: int((reason == name).sum()) for name in REASONS} | {"bad_line": broken}
+    set_aside = {name: count for name, count in counts.items() if count}
+    text = next((part.example for part in parts if part.example), "")
+    _refuse_too_many(data, len(frame) + broken, set_aside, text)
     keep = np.flatnonzero(reason == "")
     order = keep[np.lexsort((frame["time"].to_numpy()[keep], frame["code"].to_numpy()[keep]))]
     frame, values = frame.iloc[order], values[order]
@@ -99,23 +104,35 @@ def read_fleet(data: DataSpec) -> Fleet:
         devices=_split(frame, values, labels),
         columns=data.columns,
         labelled=data.labels is not None,
-        rows=len(reason),
+        rows=len(reason) + broken,
         set_aside=set_aside,
         digest=_digest([*files, *([data.labels] if data.labels else [])]),
         notes=(*_aside_notes(set_aside), *notes),
     )
 
 
-def _read_one(path: Path, data: DataSpec) -> tuple[pd.DataFrame, npt.NDArray[np.float32]]:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Part:
+    """One file: its rows, their (n, S) values, broken lines, and the first text that should be a number."""
+
+    frame: pd.DataFrame
+    values: npt.NDArray[np.float32]
+    broken_lines: int
+    example: str
+
+
+def _read_one(path: Path, data: DataSpec) -> _Part:
     keys = [data.device, data.time, *([data.cohort] if data.cohort else [])]
-    table = read_columns(path, [*keys, *data.columns], texts=keys)
+    table, broken_lines = read_columns(path, [*keys, *data.columns], texts=keys)
     times, bad_time = as_times(table[data.time])
     values = np.empty((table.num_rows, len(data.columns)), np.float32)
-    text, infinite = np.zeros(table.num_rows, bool), np.zeros(table.num_rows, bool)
+    text, infinite, example = np.zeros(table.num_rows, bool), np.zeros(table.num_rows, bool), ""
     for i, name in enumerate(data.columns):
         numbers, bad = as_numbers(table[name])
         with np.errstate(over="ignore"):  # beyond float32 is an infinity, and that is counted below
             values[:, i] = numbers
+        if bad.any() and not example:
+            example = f"{table[name][int(bad.argmax())].as_py()!r} in column {name!r}"
         text |= bad
         infinite |= np.isinf(values[:, i])
     frame = pd.DataFrame(
@@ -128,7 +145,7 @@ def _read_one(path: Path, data: DataSpec) -> tuple[pd.DataFrame, npt.NDArray[np.
             "infinite": infinite,
         }
     )
-    return frame, values
+    return _Part(frame, values, broken_lines, example)
 
 
 def _judge(frame: pd.DataFrame) -> npt.NDArray[np.object_]:
@@ -148,13 +165,16 @@ def _judge(frame: pd.DataFrame) -> npt.NDArray[np.object_]:
     return reason
 
 
-def _refuse_too_many(data: DataSpec, rows: int, set_aside: Mapping[str, int]) -> None:
+def _refuse_too_many(data: DataSpec, rows: int, set_aside: Mapping[str, int], text: str) -> None:
     bad = sum(set_aside.values())
     if bad > data.max_bad_rows * rows or bad == rows:
         listed = ", ".join(f"{count} {REASONS[name]}" for name, count in set_aside.items())
+        hints = [f"The first text is {text}."] if "text_in_number" in set_aside else []
+        hints += [TIMES] if "bad_timestamp" in set_aside else []
+        raised = f", or raise --max-bad-rows above {data.max_bad_rows:g}" if bad < rows else ""
         raise TelemetryError(
             f"{bad} of {rows} rows of {data.readings} cannot be used: {listed}.",
-            advice=f"Correct them, or raise --max-bad-rows above {data.max_bad_rows:g}.",
+            advice=" ".join([*hints, f"Correct them{raised}."]),
             path=str(data.readings),
             set_aside=dict(set_aside),
         )
@@ -166,7 +186,7 @@ def _labels(data: DataSpec, frame: pd.DataFrame) -> tuple[npt.NDArray[np.int8], 
     if data.labels is None:
         return result, []
     (path,) = table_files(data.labels)
-    table = read_columns(path, [data.device, data.time, LABEL_COLUMN], texts=[data.device, data.time])
+    table, _ = read_columns(path, [data.device, data.time, LABEL_COLUMN], texts=[data.device, data.time])
     times, bad_time = as_times(table[data.time])
     numbers, text = as_numbers(table[LABEL_COLUMN])
     labels = pd.DataFrame({"device": as_texts(table[data.device]), "time": times, "label": numbers})[~(bad_time | text)]
@@ -175,9 +195,12 @@ def _labels(data: DataSpec, frame: pd.DataFrame) -> tuple[npt.NDArray[np.int8], 
     result[merged == HEALTHY] = HEALTHY
     result[merged == FAULTY] = FAULTY
     if not (result == HEALTHY).any():
+        matched = not np.isnan(merged).all()
         raise TelemetryError(
             f"No reading is labelled healthy (0) by {path}.",
-            advice="Check that its device and time columns match those of the readings.",
+            advice=f"Its column {LABEL_COLUMN!r} must be 0 for healthy readings and 1 for faulty ones."
+            if matched or text.any()
+            else "Check that its device and time columns match those of the readings.",
             path=str(path),
         )
     unmatched = len(labels) - int(np.count_nonzero(~np.isnan(merged)))
@@ -213,4 +236,7 @@ def _digest(files: Iterable[Path]) -> str:
 
 
 def _aside_notes(set_aside: Mapping[str, int]) -> list[str]:
-    return [f"{count} rows {REASONS[name]} were set aside." for name, count in set_aside.items()]
+    return [
+        f"{count} {'row' if count == 1 else 'rows'} {REASONS[name]} {'was' if count == 1 else 'were'} set aside."
+        for name, count in set_aside.items()
+    ]

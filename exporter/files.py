@@ -32,6 +32,24 @@ def read_bytes(path: Path, *, most: int = 256 * 2**20) -> bytes:
     return data
 
 
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that could not be written, before work is done for it. Nothing is made.
+
+    Args:
+        folder: There already, or to be made.
+
+    Raises:
+        StorageError: It, or the nearest folder above it that is there, is no folder or not writable.
+    """
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise StorageError(
+            f"{folder} could not be written: {there} is {'not writable' if there.is_dir() else 'no folder'}.",
+            advice="Name another folder with --out, or check its permissions.",
+            path=str(folder),
+        )
+
+
 def write_bytes(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Write a file whole or not at all, making its folder; an existing one is replaced in one step.
 

@@ -122,7 +122,9 @@ def _data(columns: Columns, readings: str, labels: str | None) -> list[str]:
 def _training(columns: Columns) -> list[str]:
     return [
         "[window]                      # a verdict looks at the last readings of a device",
-        "# slots = 12                  # 1 judges each reading alone",
+        "# slots = 12                  # 1 judges each reading alone"
+        if columns.interval_seconds
+        else "slots = 1                     # guessed: no device has two readings; with more, 12 is a good start",
         _interval(columns.interval_seconds),
         "# largest_gap_seconds = 43200 # nothing before a longer gap is seen; default: all slots together",
         "# minimum_readings = 6        # filled slots that a verdict needs; default: half of the slots",
@@ -150,6 +152,8 @@ def _training(columns: Columns) -> list[str]:
 
 
 def _interval(median: float) -> str:
+    if not median:
+        return "# interval_seconds = 3600     # length of a slot; default: the median step of the data"
     # Readings that come a little late or get lost shift the median; the plan behind them is a round number.
     near = [seconds for seconds in _ROUND_SECONDS if abs(median - seconds) <= 0.05 * seconds]
     if near and near[0] != median:

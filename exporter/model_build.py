@@ -175,6 +175,8 @@ def _groups(
     from exporter.window_sets import cut_windows, window_rule
 
     rule = window_rule(spec.window, trained_on)
+    if spec.window.interval_seconds is None and all(device.timestamps_ms.size < 2 for device in trained_on):
+        notes.append("No device has two readings: each was taken to stand for an hour, so rates per day say little.")
     windows = cut_windows(trained_on, rule)
     judged = cut_windows(held_out or trained_on[:1], rule)
     if not held_out:
@@ -183,7 +185,8 @@ def _groups(
     if not len(windows):
         raise TelemetryError(
             f"No device has {rule.minimum_readings} readings in {rule.slots} slots of {rule.interval_ms / 1000:g} s.",
-            advice="Lower window.minimum_readings, or widen window.interval_seconds.",
+            advice="Set window.slots = 1 to judge each reading alone, lower window.minimum_readings, or widen "
+            "window.interval_seconds.",
         )
     yield Group(None, windows, judged)
     names = sorted({device.cohort for device in fleet.devices if device.cohort is not None})
@@ -195,8 +198,8 @@ def _groups(
         healthy = int(np.count_nonzero(own.labels == HEALTHY)) if fleet.labelled else len(own)
         if len(members) < FEWEST_DEVICES or healthy < FEWEST_HEALTHY_WINDOWS:
             notes.append(
-                f"Cohort {name!r} uses the default model: {len(members)} devices and {healthy:,} healthy windows; "
-                f"a model of its own needs {FEWEST_DEVICES} and {FEWEST_HEALTHY_WINDOWS:,}."
+                f"Cohort {name!r} uses the default model: {len(members)} training devices with {healthy:,} healthy "
+                f"windows; a model of its own needs {FEWEST_DEVICES} with {FEWEST_HEALTHY_WINDOWS:,}."
             )
             continue
         others = [number for number, device in enumerate(held_out) if device.cohort == name]

@@ -18,7 +18,7 @@ from edge_runtime.contract.rollout import Rollout
 from edge_runtime.errors import InputError
 from exporter.channels import start_rollout
 from exporter.config import ModelSpec
-from exporter.files import write_bytes
+from exporter.files import check_folder, write_bytes
 from exporter.keys import ReleaseKey
 from exporter.model_build import Build
 from exporter.packing import PackedBundle, pack_model
@@ -151,7 +151,9 @@ def look_up(model: str, channels: tuple[str, ...], options: ReleaseOptions) -> D
         InputError: Options that do not go together, or a number that is taken.
         TrustError: The repository does not verify.
         TransportError: The server does not answer.
+        StorageError: The output folder cannot be written.
     """
+    check_folder(options.out)
     if options.server is not None and options.repository is None:
         raise InputError("Publishing needs the repository folder.", advice="Give --repository.")
     if options.channel is not None and options.channel not in channels:

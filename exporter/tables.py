@@ -20,6 +20,10 @@ from edge_runtime.contract.checks import LATEST_MS
 from exporter.errors import TelemetryError, did_you_mean
 
 SUFFIXES = (".parquet", ".csv")
+# What CSV files are written with where the comma marks decimals.
+SEPARATORS = (";", "\t", "|")
+# How other programs write that there is no number.
+_BLANKS = ("", "nan", "-nan", "null", "none", "na", "n/a", "#n/a", "#na", "<na>")
 Mask = npt.NDArray[np.bool_]
 
 
@@ -59,7 +63,7 @@ def column_names(path: Path) -> tuple[str, ...]:
     return tuple(_schema(path).names)
 
 
-def read_columns(path: Path, columns: Sequence[str], *, texts: Iterable[str]) -> pa.Table:
+def read_columns(path: Path, columns: Sequence[str], *, texts: Iterable[str]) -> tuple[pa.Table, int]:
     """Read some columns of a table.
 
     Args:
@@ -68,32 +72,70 @@ def read_columns(path: Path, columns: Sequence[str], *, texts: Iterable[str]) ->
         texts: Those of them that a CSV reader must leave as text.
 
     Returns:
-        A table with these columns; in a CSV, columns that are not all numbers stay text.
+        A table with these columns, where in a CSV those that are not all numbers stay text; and how many lines of a
+        CSV were left out because they have too many or too few fields.
 
     Raises:
-        TelemetryError: A column is not there, or the file cannot be read.
+        TelemetryError: A column is not there, there twice or holds lists, or the file cannot be read.
     """
-    names = _schema(path).names
-    for column in columns:
-        if column not in names:
-            raise TelemetryError(
-                f"{path} has no column {column!r}.", advice=did_you_mean(column, names), path=str(path), column=column
-            )
+    _check_columns(path, columns)
+    skipped = _SkippedLines()
     try:
         if path.suffix.lower() == ".parquet":
-            table = parquet.read_table(path, columns=list(columns))
+            with parquet.ParquetFile(path) as file:
+                table = file.read(columns=list(columns))
         else:
+            # A cohort may be called NA: only what is empty is missing here, the rest is judged as numbers are read.
             options = csv.ConvertOptions(
                 include_columns=list(columns),
                 column_types=dict.fromkeys(texts, pa.string()),
+                null_values=[""],
                 strings_can_be_null=True,
             )
-            table = csv.read_csv(path, convert_options=options)
+            table = csv.read_csv(path, parse_options=skipped.options(), convert_options=options)
     except (pa.ArrowException, OSError) as error:
         raise _unreadable(path, error) from error
     if table.num_rows == 0:
         raise TelemetryError(f"{path} has no rows.", advice="Give a file with readings.", path=str(path))
-    return table
+    return table, skipped.count
+
+
+class _SkippedLines:
+    """Leaves out lines of a CSV that have another number of fields than the first, and counts them."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def options(self) -> csv.ParseOptions:
+        return csv.ParseOptions(invalid_row_handler=self._skip)
+
+    def _skip(self, _row: csv.InvalidRow) -> str:
+        self.count += 1
+        return "skip"
+
+
+def _check_columns(path: Path, columns: Sequence[str]) -> None:
+    schema = _schema(path)
+    for column in columns:
+        count = schema.names.count(column)
+        if count == 0:
+            advice = did_you_mean(column, schema.names)
+            separators = [mark for mark in SEPARATORS if len(schema.names) == 1 and mark in schema.names[0]]
+            if separators and path.suffix.lower() == ".csv":
+                advice = f"Its columns seem to be separated by {separators[0]!r}: write it with commas."
+            raise TelemetryError(f"{path} has no column {column!r}.", advice=advice, path=str(path), column=column)
+        if count > 1:
+            raise TelemetryError(
+                f"{path} has {count} columns {column!r}.", advice="Rename one of them.", path=str(path), column=column
+            )
+        kind = schema.field(column).type
+        if pa.types.is_nested(kind):
+            raise TelemetryError(
+                f"Column {column!r} of {path} holds {kind}, not one value a reading.",
+                advice="Give each of its values a column of its own.",
+                path=str(path),
+                column=column,
+            )
 
 
 def as_numbers(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.float64], Mask]:
@@ -106,7 +148,7 @@ def as_numbers(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.float64], Mask]:
         return np.asarray(pc.cast(column, pa.float64()).to_numpy(), np.float64), np.zeros(len(column), bool)
     texts = pd.Series(as_texts(column))
     numbers = pd.to_numeric(texts, errors="coerce").to_numpy(np.float64)
-    blank = texts.isna() | texts.str.strip().str.lower().isin(["", "nan", "null", "none", "na", "n/a"])
+    blank = texts.isna() | texts.str.strip().str.lower().isin(_BLANKS)
     return numbers, np.isnan(numbers) & ~blank.to_numpy(bool)
 
 
@@ -146,15 +188,17 @@ def _schema(path: Path) -> pa.Schema:
             raise TelemetryError(f"{path} is empty.", advice="Give a file with readings.", path=str(path))
         if path.suffix.lower() == ".parquet":
             return parquet.read_schema(path)
-        with csv.open_csv(path) as reader:
-            return reader.schema
-    except (pa.ArrowException, OSError) as error:
+        with csv.open_csv(path, parse_options=_SkippedLines().options()) as reader:
+            schema = reader.schema
+        _ = schema.names  # only now are they decoded
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _unreadable(path, error) from error
+    return schema
 
 
 def _unreadable(path: Path, error: BaseException) -> TelemetryError:
     kind = "Parquet" if path.suffix.lower() == ".parquet" else "CSV"
     reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
-    return TelemetryError(
-        f"{path} cannot be read as {kind}: {reason}.", advice="Check that the file is whole.", path=str(path)
-    )
+    encoded = isinstance(error, UnicodeDecodeError) or "UTF8" in reason
+    advice = "Save it as UTF-8." if encoded and kind == "CSV" else "Check that the file is whole."
+    return TelemetryError(f"{path} cannot be read as {kind}: {reason}.", advice=advice, path=str(path))

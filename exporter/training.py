@@ -25,6 +25,7 @@ from exporter.calibration import Calibration, fit_calibration
 from exporter.config import CalibrationSpec, DetectorSpec
 from exporter.dataset import HEALTHY
 from exporter.detectors import FittedForest, make_detector
+from exporter.errors import TelemetryError
 from exporter.graph.features import FeaturePlan, feature_model, plan_features
 from exporter.graph.running import Graph
 from exporter.regimes import Clusters, find_clusters, fit_regimes
@@ -103,10 +104,12 @@ def train(
         The model.
 
     Raises:
-        TelemetryError: The data cannot support the wanted alarm rate, or all windows score the same.
+        TelemetryError: There is no healthy window, no reading with a whole context, too little for the wanted alarm
+            rate, or all windows score the same.
         SpecError: A statistic is unknown.
     """
     group = windows.take(windows.labels == HEALTHY) if labelled else windows
+    _check_healthy(group, columns)
     plan = plan_features(
         columns.statistics,
         signals=columns.signals,
@@ -157,12 +160,13 @@ def _finish(
 def out_of_fold_scores(
     windows: WindowSet, plan: FeaturePlan, clusters: Clusters | None, detector: DetectorSpec
 ) -> npt.NDArray[np.float64]:
-    """Score each window by a model that saw nothing of its device.
+    """Score each window by a forest, means and spreads that saw nothing of its device.
 
     Args:
         windows: Healthy windows.
         plan: Their features.
-        clusters: Regimes of the context; the means and spreads within them are measured anew for each fold.
+        clusters: Regimes of the context of all devices: where they lie says nothing of any judged signal. The means and
+            spreads within them are measured anew for each fold.
         detector: Kind, size and seed.
 
     Returns:
@@ -175,6 +179,21 @@ def out_of_fold_scores(
         fitted = make_detector(detector).fit(_features(rest, plan, regimes))
         scores[held] = fitted.fast_scores(_features(windows.take(held), plan, regimes))
     return scores
+
+
+def _check_healthy(windows: WindowSet, columns: Columns) -> None:
+    """Refuse windows that nothing can be learnt from."""
+    if not len(windows):
+        raise TelemetryError(
+            "No window of the training devices is labelled healthy (0).",
+            advice="Label some of their readings, or choose other devices with train.holdout.",
+        )
+    context = windows.newest[:, len(columns.signals) :]
+    if columns.context and np.isnan(context).any(axis=1).all():
+        raise TelemetryError(
+            f"No healthy training reading has a value for all of its context ({', '.join(columns.context)}).",
+            advice="Leave out of data.context what is never known.",
+        )
 
 
 def _folds(windows: WindowSet, seed: int) -> Iterator[npt.NDArray[np.bool_]]:

@@ -17,7 +17,6 @@ from exporter.cli.options import (
     json_option,
     keep_option,
     now,
-    out_option,
     release_number_option,
     repository_option,
     source_option,
@@ -36,7 +35,9 @@ if TYPE_CHECKING:
 
 @click.command()
 @config_option
-@out_option
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), help="Folder to write to.  [required unless comparing]"
+)
 @targets_key_options
 @repository_option
 @click.option("--publish", "url", help="Server to publish to.")
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
 @json_option
 def build(
     config: Path,
-    out: Path,
+    out: Path | None,
     targets_key_file: Path | None,
     keys_folder: Path | None,
     passphrase_file: Path | None,
@@ -87,6 +88,8 @@ def build(
         return compare(spec, as_json)
     if share is not None and url is None:
         raise InputError("A rollout needs a server.", advice="Give --publish URL, or leave --share out.")
+    if out is None:
+        raise click.UsageError("Missing option '--out': the folder to write to.")
     options = ReleaseOptions(
         out=out,
         key=targets_key(targets_key_file, keys_folder, passphrase_file, passphrase),

@@ -117,6 +117,65 @@ def test_too_many_bad_rows_are_refused(tmp_path: Path) -> None:
     assert read_fleet(spec_of(path, max_bad_rows=0.03)).set_aside == {"infinity": 10}
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("epoch.csv", "device_id,timestamp,cohort,a,b\nd,1704067200000,x,1,1\n", "seconds since 1970.*Correct them.$"),
+        ("comma.csv", 'device_id,timestamp,cohort,a,b\nd,2024-01-01,x,"1,5",1\n', "first text is '1,5' in column 'a'"),
+        ("semicolon.csv", "device_id;timestamp;cohort;a;b\nd;2024-01-01;x;1,5;1\n", "separated by ';'"),
+        ("twice.csv", "device_id,timestamp,cohort,a,a,b\nd,2024-01-01,x,1,1,1\n", "2 columns 'a'"),
+        ("latin.csv", "device_id,timestamp,cohort,a,b\nd\xe9,2024-01-01,x,1,1\n", "Save it as UTF-8"),
+        ("header.csv", "\xff\x8bdevice_id,timestamp\n1,1\n", "Save it as UTF-8"),
+    ],
+)
+def test_common_mistakes_are_named(tmp_path: Path, name: str, content: str, says: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content.encode("latin-1"))
+    with pytest.raises(TelemetryError, match=says) as caught:
+        read_fleet(spec_of(path))
+    assert caught.value.exit_code == 3
+
+
+def test_a_column_of_lists_is_refused(tmp_path: Path) -> None:
+    data = frame(20)
+    data["a"] = [[1.0]] * len(data)
+    with pytest.raises(TelemetryError, match=r"Column 'a' .* holds list"):
+        read_fleet(spec_of(write(tmp_path, data)))
+
+
+def test_broken_lines_are_set_aside(tmp_path: Path) -> None:
+    path = tmp_path / "r.csv"
+    lines = frame().to_csv(index=False).splitlines()
+    path.write_text("\n".join([*lines[:300], "d1,2024", *lines[300:]]))
+    fleet = read_fleet(spec_of(path))
+    assert (fleet.set_aside, fleet.rows) == ({"bad_line": 1}, 401)
+    assert fleet.notes == ("1 row with too many or too few fields was set aside.",)
+    path.write_text("\n".join([*lines, *["d1"] * 20]))
+    with pytest.raises(TelemetryError, match="20 with too many or too few fields"):
+        read_fleet(spec_of(path))
+
+
+def test_a_csv_as_other_systems_write_it(tmp_path: Path) -> None:
+    data = frame().assign(cohort="NA").astype({"a": object})
+    data.loc[1, "a"] = "N/A"
+    path = tmp_path / "r.csv"
+    data.to_csv(path, index=False, encoding="utf-8-sig", lineterminator="\r\n")
+    fleet = read_fleet(spec_of(path))
+    assert {device.cohort for device in fleet.devices} == {"NA"}  # a name, not a missing value
+    assert np.isnan(fleet.devices[1].values[1, 0])
+    assert fleet.set_aside == {}
+
+
+def test_labels_that_say_nothing(tmp_path: Path) -> None:
+    data = frame(20)
+    path, labels = write(tmp_path, data), data[["device_id", "timestamp"]].assign(label="healthy")
+    with pytest.raises(TelemetryError, match="must be 0 for healthy"):
+        read_fleet(spec_of(path, labels=write(tmp_path, labels, "labels.csv")))
+    others = labels.assign(label=0, device_id="stranger")
+    with pytest.raises(TelemetryError, match="device and time columns match"):
+        read_fleet(spec_of(path, labels=write(tmp_path, others, "labels.csv")))
+
+
 def test_a_misspelt_column_says_which_was_meant(tmp_path: Path) -> None:
     data = frame().rename(columns={"a": "batery"})
     with pytest.raises(TelemetryError, match=r"no column 'battery'.*Did you mean 'batery'") as caught:

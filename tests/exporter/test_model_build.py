@@ -91,7 +91,7 @@ def windows_of(model: BuiltModel) -> tuple[np.ndarray, list[np.ndarray]]:
 def test_the_default_model_comes_first_and_small_cohorts_use_it(built: tuple[ModelSpec, Build]) -> None:
     _, build = built
     assert [model.cohort for model in build.models] == [None, "big"]
-    assert any("'small' uses the default model: 3 devices" in note for note in build.notes)
+    assert any("'small' uses the default model: 3 training devices" in note for note in build.notes)
     assert build.devices == {"trained": 15, "held_out": 15}
     assert len(build.data_digest) == 64
 
@@ -232,3 +232,30 @@ def test_golden_windows_suit_every_graph_that_may_be_shipped(built: tuple[ModelS
             raw, flagged = Graph(graph).run(window, ["raw_score", "is_anomaly"])
             assert (np.abs(raw - model.threshold.raw_score) > 1e-4).all()
             assert np.array_equal(flagged, verdict.astype(bool))
+
+
+def test_training_devices_without_healthy_windows_are_refused(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, {"big": 4})
+    assert spec.data.labels is not None
+    labels = pd.read_parquet(spec.data.labels)
+    labels[labels["device_id"].isin(["big-01", "big-03"])].to_parquet(spec.data.labels)
+    with pytest.raises(TelemetryError, match="No window of the training devices is labelled healthy"):
+        build_models(spec)
+
+
+def test_context_that_is_never_known_is_refused(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, {"big": 4})
+    readings = pd.read_parquet(spec.data.readings).assign(charging=np.nan)
+    readings.to_parquet(spec.data.readings)
+    with pytest.raises(TelemetryError, match=r"all of its context \(charging\)"):
+        build_models(spec)
+
+
+def test_one_reading_a_device_says_what_to_do(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, {"big": 60}, labelled=False)
+    readings = pd.read_parquet(spec.data.readings)
+    readings.groupby("device_id").head(1).to_parquet(spec.data.readings)
+    with pytest.raises(TelemetryError, match=r"window.slots = 1"):
+        build_models(spec)
+    spec = replace(spec, window=WindowSpec(slots=1), calibration=CalibrationSpec(alarms_per_device_day=2.0))
+    assert any("taken to stand for an hour" in note for note in build_models(spec).notes)
