@@ -14,7 +14,7 @@ import gzip
 import logging
 from dataclasses import dataclass, replace
 
-from edge_runtime.contract.result import (
+from edge_runtime.contract.batch import (
     MAX_BATCH_BYTES,
     MAX_BATCH_GZIP_BYTES,
     MAX_BATCH_RECORDS,

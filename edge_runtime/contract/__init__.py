@@ -7,6 +7,6 @@ and the golden files under ``tests/golden`` pin the bytes. The rooms, from the g
     names  window  histogram        naming, windows and bins
     manifest  golden  archive  signature  bundle      the signed file
     release  rollout  enrolment     who runs what, and first trust
-    result      records, batches and answers
+    result  batch                   records, and how they travel
     problem  routes                 HTTP
 """

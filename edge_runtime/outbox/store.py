@@ -14,15 +14,8 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from edge_runtime.contract.result import (
-    MAX_BATCH_RECORDS,
-    AnyRecord,
-    DetailValue,
-    Event,
-    Gap,
-    Refusal,
-    ResultsAnswer,
-)
+from edge_runtime.contract.batch import MAX_BATCH_RECORDS, Refusal, ResultsAnswer
+from edge_runtime.contract.result import AnyRecord, DetailValue, Event, Gap
 from edge_runtime.edge_db import EdgeDatabase, count, new_stream_id
 from edge_runtime.outbox.renumber import renumbered
 from edge_runtime.outbox.writing import DEFAULT_LIMITS, OutboxLimits, append_records, decoded, encoded

@@ -8,7 +8,7 @@ from __future__ import annotations
 import zlib
 from typing import Protocol
 
-from edge_runtime.contract.result import MAX_BATCH_BYTES, MAX_BATCH_GZIP_BYTES
+from edge_runtime.contract.batch import MAX_BATCH_BYTES, MAX_BATCH_GZIP_BYTES
 from sync_server.errors import RequestError
 
 _CHUNK = 65_536

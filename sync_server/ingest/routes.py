@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Blueprint, Response, request
 
 from edge_runtime.contract import routes
-from edge_runtime.contract.result import MAX_BATCH_GZIP_BYTES, Batch, decode_batch
+from edge_runtime.contract.batch import MAX_BATCH_GZIP_BYTES, Batch, decode_batch
 from edge_runtime.errors import ContractError
 from sync_server.access.guard import current_actor, require_token
 from sync_server.db import get_database

@@ -9,7 +9,7 @@ from __future__ import annotations
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from edge_runtime.contract.result import Batch, Refusal, ResultsAnswer, ranges
+from edge_runtime.contract.batch import Batch, Refusal, ResultsAnswer, ranges
 from sync_server.db import utc_now
 from sync_server.devices.models import Device
 from sync_server.ingest.incidents import store_incidents

@@ -9,7 +9,8 @@ from datetime import datetime
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from edge_runtime.contract.result import AnyRecord, Batch, ranges, record_digest
+from edge_runtime.contract.batch import Batch, ranges
+from edge_runtime.contract.result import AnyRecord, record_digest
 from sync_server.errors import RequestError
 from sync_server.ingest.partitions import RECORD_TABLES
 

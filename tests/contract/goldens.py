@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from edge_runtime.contract import batch as batch_format
 from edge_runtime.contract import checks, histogram, names, result, rollout
 from edge_runtime.contract.golden import GoldenSpec
 from edge_runtime.contract.manifest import FileEntry, Manifest, Regimes, Signal, Threshold
@@ -169,7 +170,7 @@ def fate_cases() -> list[dict[str, Any]]:
 
 def goldens() -> dict[str, bytes]:
     """Return every golden file by name, but ``bundle.bundle``, whose deflated bytes depend on the zlib at hand."""
-    batch = result.encode_batch(STREAM, 1_700_000_600_000, records())
+    batch = batch_format.encode_batch(STREAM, 1_700_000_600_000, records())
     names_cases = [
         {
             "model": "fridge",
@@ -187,7 +188,9 @@ def goldens() -> dict[str, bytes]:
         "batch.json": batch,
         "record_digests.json": _pretty([result.record_digest(record).hex() for record in records()]),
         "answer.json": checks.canonical(
-            result.ResultsAnswer(3, ((1, 3),), (result.Refusal(6, "sequence_reused", "another record"),)).to_dict()
+            batch_format.ResultsAnswer(
+                3, ((1, 3),), (batch_format.Refusal(6, "sequence_reused", "another record"),)
+            ).to_dict()
         ),
         "rollouts.json": _pretty(rollout_cases()),
         "windows.json": _pretty(window_cases()),

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from edge_runtime.contract import archive, result, signature
+from edge_runtime.contract import archive, signature
+from edge_runtime.contract.batch import decode_batch
 from edge_runtime.contract.bundle import check_signature, open_bundle
 from edge_runtime.contract.golden import GoldenSpec
 from edge_runtime.contract.manifest import Manifest
@@ -50,7 +51,7 @@ def test_what_is_written_reads_back() -> None:
     assert manifest.to_bytes() == files["manifest.json"]
     assert manifest.unrecognized == {"note": "a field of a later format is kept"}
     assert GoldenSpec.from_bytes(files["golden.json"]).to_bytes() == files["golden.json"]
-    batch = result.decode_batch((FOLDER / "batch.json").read_bytes())
+    batch = decode_batch((FOLDER / "batch.json").read_bytes())
     assert (batch.stream, list(batch.records), batch.refused) == (STREAM, records(), ())
 
 

@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge_runtime.contract import batch as batch_format
 from edge_runtime.contract import result
-from edge_runtime.contract.result import Anomaly, Event, Gap, Refusal, ResultsAnswer, decode_batch, encode_batch
+from edge_runtime.contract.batch import Refusal, ResultsAnswer, decode_batch, encode_batch
+from edge_runtime.contract.result import Anomaly, Event, Gap
 from edge_runtime.errors import ContractError
 
 from .goldens import STREAM, records
@@ -115,7 +117,7 @@ def test_a_sequence_twice_is_refused_whole() -> None:
 
 
 def test_too_many_records_are_refused_on_both_sides() -> None:
-    many = [Event(i, None, 5, "x", {}) for i in range(1, result.MAX_BATCH_RECORDS + 2)]
+    many = [Event(i, None, 5, "x", {}) for i in range(1, batch_format.MAX_BATCH_RECORDS + 2)]
     with pytest.raises(ContractError, match="at most 5000"):
         encode_batch(STREAM, 1, many)
     body = json.loads(encode_batch(STREAM, 1, many[:-1]))
@@ -133,7 +135,7 @@ def test_records_differ_in_digest_when_anything_differs() -> None:
 
 @given(st.sets(st.integers(1, 60)))
 def test_ranges_cover_exactly_their_numbers(numbers: set[int]) -> None:
-    runs = result.ranges(numbers)
+    runs = batch_format.ranges(numbers)
     assert {n for first, last in runs for n in range(first, last + 1)} == numbers
     assert all(b[0] > a[1] + 1 for a, b in itertools.pairwise(runs))
 

@@ -12,17 +12,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from edge_runtime.contract.result import (
-    Anomaly,
-    AnyRecord,
-    Event,
-    Gap,
-    Refusal,
-    ResultsAnswer,
-    Summary,
-    ranges,
-    record_digest,
-)
+from edge_runtime.contract.batch import Refusal, ResultsAnswer, ranges
+from edge_runtime.contract.result import Anomaly, AnyRecord, Event, Gap, Summary, record_digest
 from edge_runtime.edge_db import EdgeDatabase
 from edge_runtime.edge_schema import SCHEMA_VERSION
 from edge_runtime.errors import StorageError

@@ -20,17 +20,11 @@ from securesystemslib.signer import CryptoSigner
 from simulators.bundles import BuiltBundle
 from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, TargetFile, Targets, Timestamp
 
+from edge_runtime.contract.batch import Refusal, ResultsAnswer, decode_batch, ranges
 from edge_runtime.contract.enrolment import EnrolmentLine
 from edge_runtime.contract.problem import MEDIA_TYPE, Problem
 from edge_runtime.contract.release import CUSTOM_FIELD, FLOOR_FIELD
-from edge_runtime.contract.result import (
-    AnyRecord,
-    Refusal,
-    ResultsAnswer,
-    decode_batch,
-    ranges,
-    record_digest,
-)
+from edge_runtime.contract.result import AnyRecord, record_digest
 from edge_runtime.contract.rollout import FIELD, Rollout
 from edge_runtime.contract.routes import DEVICE_STATUS, DEVICES, METADATA, RESULTS, TARGETS
 from edge_runtime.errors import TransportError

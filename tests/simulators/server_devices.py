@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from edge_runtime.contract.result import Anomaly, AnyRecord, Event, Gap, ResultsAnswer, Summary, encode_batch
+from edge_runtime.contract.batch import ResultsAnswer, encode_batch
+from edge_runtime.contract.result import Anomaly, AnyRecord, Event, Gap, Summary
 from sync_server.db import Database, utc_now
 from sync_server.devices.enrolment import create_enrolment
 from sync_server.repository.models import StoredBundle

@@ -28,7 +28,8 @@ from simulators.server_devices import (
 )
 from sqlalchemy import event, text
 
-from edge_runtime.contract.result import encode_batch, record_digest
+from edge_runtime.contract.batch import encode_batch
+from edge_runtime.contract.result import record_digest
 from sync_server.db import Database, utc_now
 from sync_server.devices.models import Device
 from sync_server.devices.service import forget_clone
