@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from edge_runtime.errors import InputError
 from exporter.config import FeatureSpec, ModelSpec, ReleaseSpec, WindowSpec
 from exporter.model_build import Build
 
@@ -18,13 +19,14 @@ Progress = Callable[[str, float], None]
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One setting and what its default model reached on held-out devices."""
+    """One setting and what its default model reached on held-out devices; or why it cannot be trained."""
 
     slots: int
     statistics: tuple[str, ...]
     features: int
     evaluation: dict[str, Any]
     is_present: bool
+    refused: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the trial as one JSON-ready object."""
@@ -34,6 +36,7 @@ class Trial:
             "features": self.features,
             "evaluation": self.evaluation,
             "present_setting": self.is_present,
+            "refused": self.refused,
         }
 
 
@@ -72,7 +75,7 @@ def compare_features(
         The trials, the present setting first.
 
     Raises:
-        StellaError: The data cannot be used, or a setting cannot be trained.
+        StellaError: The data cannot be used, or the present setting cannot be trained.
     """
     trials = []
     for variant in variants(spec):
@@ -80,16 +83,18 @@ def compare_features(
         if progress is not None:
             progress(name, 0.0)
         alone = replace(variant, release=ReleaseSpec(variant.release.channels, "fp32", cohorts=False))
-        model = train(alone, None).models[0]
-        trials.append(
-            Trial(
-                slots=variant.window.slots,
-                statistics=variant.features.statistics,
-                features=len(model.features),
-                evaluation=dict(model.evaluation),
-                is_present=variant is spec,
-            )
-        )
+        trials.append(_try(alone, is_present=variant is spec, train=train))
         if progress is not None:
             progress(name, 1.0)
     return trials
+
+
+def _try(spec: ModelSpec, *, is_present: bool, train: Callable[[ModelSpec, Progress | None], Build]) -> Trial:
+    setting = (spec.window.slots, spec.features.statistics)
+    try:
+        model = train(spec, None).models[0]
+    except InputError as error:
+        if is_present:
+            raise
+        return Trial(*setting, features=0, evaluation={}, is_present=False, refused=error.message)
+    return Trial(*setting, features=len(model.features), evaluation=dict(model.evaluation), is_present=is_present)

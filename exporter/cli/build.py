@@ -148,4 +148,10 @@ def compare(spec: ModelSpec, as_json: bool) -> None:
         auc, _, *others = quality_cells(trial.evaluation)
         mark = " (present)" if trial.is_present else ""
         table.add_row(str(trial.slots), f"{' '.join(trial.statistics)}{mark}", str(trial.features), auc, *others)
-    return report_console().print(table)
+    console = report_console()
+    console.print(table)
+    for trial in trials:
+        if trial.refused:
+            setting = f"{trial.slots} slots, {' '.join(trial.statistics)}"
+            console.print(f"- {setting}: {trial.refused}", markup=False, highlight=False)
+    return None

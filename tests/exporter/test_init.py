@@ -158,3 +158,24 @@ def test_real_engines_get_their_settings_as_context(shared_data: Path) -> None:
     assert columns.context == ("op_setting_1", "op_setting_2", "op_setting_3")
     assert len(columns.signals) == 21
     assert columns.cohort == "cohort"
+
+
+def test_one_reading_a_device_is_judged_alone(tmp_path: Path) -> None:
+    data = frame().groupby("unit").head(1)
+    data.to_parquet(tmp_path / "r.parquet")
+    columns = guess_columns(tmp_path / "r.parquet")
+    (tmp_path / "model.toml").write_text(write_settings(columns, tmp_path, None, name="m", folder=tmp_path))
+    assert load_spec(tmp_path / "model.toml").window.slots == 1
+
+
+def test_a_few_texts_late_in_a_large_csv_hide_no_signal(tmp_path: Path) -> None:
+    data = pd.concat([frame(8000).assign(unit=f"v{i}") for i in range(6)]).astype({"flow": object})
+    data.iloc[-3, data.columns.get_loc("flow")] = "broken"
+    path = tmp_path / "r.csv"
+    data.to_csv(path, index=False)
+    with path.open("a") as stream:
+        stream.write("u1,17\n")
+    assert path.stat().st_size > 2_000_000, "more than one block of the reader"
+    assert guess_columns(path).signals == ("pressure", "flow")
+    data.assign(flow="on").to_csv(path, index=False)
+    assert guess_columns(path).left_out == {"flow": "no numbers"}

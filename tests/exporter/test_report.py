@@ -13,9 +13,10 @@ from rich.console import Console
 from simulators.release_desk import NOW, ReleaseDesk
 from simulators.tiny_build import tiny_build
 
-from edge_runtime.errors import StellaError
+from edge_runtime.errors import StellaError, StorageError
 from exporter.comparison import compare_features, variants
 from exporter.config import DataSpec, ModelSpec, WindowSpec
+from exporter.errors import TelemetryError
 from exporter.keys import create_key
 from exporter.model_build import Build
 from exporter.pipeline import ReleaseOptions, build_release
@@ -137,3 +138,33 @@ def test_what_would_be_refused_later_is_refused_before_training(
 
     with pytest.raises(StellaError, match=sentence):
         build_release(SPEC, options, train=never)
+
+
+def test_a_setting_that_cannot_be_trained_does_not_end_the_comparison() -> None:
+    def one(spec: ModelSpec, progress: object) -> Build:
+        if spec.window.slots > 12:
+            raise TelemetryError("Too few windows.")
+        return tiny_build()
+
+    trials = compare_features(SPEC, train=one)
+    assert {trial.slots: trial.refused for trial in trials} == {12: "", 1: "", 6: "", 24: "Too few windows."}
+    assert set(quality_cells(trials[-1].evaluation)) == {"-"}
+    with pytest.raises(TelemetryError):
+        compare_features(replace(SPEC, window=WindowSpec(slots=24)), train=one)
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = ReleaseDesk(tmp_path)
+    (tmp_path / "file").write_text("")
+
+    def never(spec: ModelSpec, progress: object) -> Build:
+        raise AssertionError("trained")
+
+    with pytest.raises(StorageError, match="file is no folder"):
+        build_release(SPEC, ReleaseOptions(tmp_path / "file" / "out", desk.targets, NOW), train=never)
+    monkeypatch.setattr("os.access", lambda *_: False)  # root may write everywhere
+    with pytest.raises(StorageError, match="is not writable"):
+        build_release(SPEC, ReleaseOptions(tmp_path / "out", desk.targets, NOW), train=never)
+    assert not (tmp_path / "out").exists()
