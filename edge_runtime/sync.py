@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from edge_runtime.bundle_store import BundleStore, Pointer, SlotEntry
@@ -258,15 +258,25 @@ def _unchanged(pointer: Pointer | None) -> UpdateOutcome:
 
 def _remember(device: EnrolledDevice, sink: EventSink, outcome: UpdateOutcome) -> None:
     last = load_outcome(device.home)
+    active = _active_digest(device)
+    announced = last.announced if last is not None else None
+    if outcome.outcome == "unchanged" and active is not None and active != announced:
+        # Killed between the flip and its record: told now, twice rather than never.
+        outcome = replace(outcome, outcome="activated")
     quiet = outcome.outcome == "unchanged" and (last is None or last.outcome in ("unchanged", "activated"))
     if quiet or (outcome.outcome != "activated" and outcome.same_news(last)):
         return
     # A server out of reach is every day's weather: it shows in the status, and fills no outbox.
     weather = outcome.reason == "download_failed" and outcome.release is None
     if outcome.outcome != "unchanged" and not weather:
-        try:
-            pointer = device.store.pointer()
-        except StorageError:
-            pointer = None
-        sink.append([outcome.to_event(pointer.active.digest if pointer is not None else None)])
-    save_outcome(device.home, outcome, device.files)
+        sink.append([outcome.to_event(active)])
+    announced = active if outcome.outcome == "activated" else announced
+    save_outcome(device.home, replace(outcome, announced=announced), device.files)
+
+
+def _active_digest(device: EnrolledDevice) -> str | None:
+    try:
+        pointer = device.store.pointer()
+    except StorageError:
+        return None
+    return pointer.active.digest if pointer is not None else None

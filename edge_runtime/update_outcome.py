@@ -9,7 +9,7 @@ Example::
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from edge_runtime.contract.result import DetailValue, Event
@@ -33,6 +33,7 @@ class UpdateOutcome:
         release: The release number it was about, or None when it did not come so far.
         at_ms: When, by the device's clock.
         message: One sentence for a person.
+        announced: Digest of the bundle whose activation was recorded last, or None.
     """
 
     outcome: Outcome
@@ -40,6 +41,7 @@ class UpdateOutcome:
     release: int | None
     at_ms: int
     message: str
+    announced: str | None = field(default=None, compare=False)
 
     def same_news(self, other: UpdateOutcome | None) -> bool:
         """Say whether another outcome tells nothing new: a device that stays offline reports it once."""

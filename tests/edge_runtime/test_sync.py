@@ -441,3 +441,16 @@ def test_what_was_begun_and_withdrawn_is_forgotten(enrolled: EnrolledDevice) -> 
     enrolled.server.roll_out(1)
     assert enrolled.sync().outcome.outcome == "unchanged"
     assert not enrolled.device.home.staging.exists()
+
+
+def test_an_activation_whose_record_was_lost_to_a_kill_is_told_by_the_next_sync(enrolled: EnrolledDevice) -> None:
+    offer(enrolled, SECOND)
+    before = enrolled.device.home.last_update.read_bytes()
+    enrolled.sync()
+    # SIGKILL between the flip of the pointer and the record of it leaves the new pointer and the old memory.
+    enrolled.sink.events.clear()
+    enrolled.device.home.last_update.write_bytes(before)
+    enrolled.sync()
+    assert [(event.name, event.bundle) for event in enrolled.sink.events] == [("update_activated", SECOND.digest)]
+    enrolled.sync()
+    assert len(enrolled.sink.events) == 1
