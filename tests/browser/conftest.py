@@ -6,6 +6,7 @@ import dataclasses
 import shutil
 import threading
 from collections.abc import Iterator
+from ctypes.util import find_library
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,8 @@ def browser() -> Iterator[Browser]:
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if path is None:
         pytest.skip("no chromium on this machine (Debian and Ubuntu: apt install chromium)")
+    if find_library("atomic") is None:
+        pytest.skip("Playwright's driver needs libatomic (Debian and Ubuntu: apt install libatomic1)")
     with sync_playwright() as playwright:
         running = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
         yield running
