@@ -17,7 +17,7 @@ from exporter.server import Answer, Server
 
 
 def change_channel(server: Server, channel: str, change: dict[str, Any]) -> Rollout:
-    """Start, widen, pause, resume or roll back the rollout of a channel.
+    """Start, grow, widen, pause, resume or roll back the rollout of a channel.
 
     Args:
         server: The server, with a publisher or operator token.
@@ -80,9 +80,22 @@ def start_rollout(
             raise
         # An earlier attempt may have arrived although its answer was lost.
         running = _running(server, channel)
-        if running is None or (running.model, running.release, running.share) != (model, release, share):
+        wanted = (model, release, share, None if cohorts is None else tuple(sorted(cohorts)))
+        if running is None or (running.model, running.release, running.share, running.cohorts) != wanted:
             raise
         return running
+
+
+def add_cohorts(server: Server, channel: str, cohorts: Sequence[str]) -> Rollout:
+    """Let further cohorts into the running rollout of a channel; one that reaches all reaches them already.
+
+    Raises:
+        TransportError: No answer, or a refusal.
+    """
+    running = show_channel(server, channel)
+    if running.cohorts is None:
+        return running
+    return change_channel(server, channel, {"action": "widen", "cohorts": sorted({*running.cohorts, *cohorts})})
 
 
 def _running(server: Server, channel: str) -> Rollout | None:

@@ -168,7 +168,8 @@ def publish(
 @token_options
 @click.option("--model", help="Start a rollout: of this model,")
 @click.option("--release", "number", type=click.IntRange(min=1), help="this release,")
-@click.option("--cohort", "cohorts", multiple=True, help="only for these cohorts. Repeatable.")
+@click.option("--cohort", "cohorts", multiple=True, help="only for these cohorts. Alone: also for these. Repeatable.")
+@click.option("--all-cohorts", is_flag=True, help="Let all cohorts into the running rollout.")
 @click.option("--share", type=Share(), help="Devices that get it, such as 25% or 2500. Alone: widen the running one.")
 @click.option("--pause", "action", flag_value="pause", help="Let nobody else in.")
 @click.option("--resume", "action", flag_value="resume", help="Go on after a pause.")
@@ -183,21 +184,27 @@ def rollout(
     model: str | None,
     number: int | None,
     cohorts: tuple[str, ...],
+    all_cohorts: bool,
     share: int | None,
     action: str | None,
     as_json: bool,
 ) -> None:
     """Show the rollout of CHANNEL, or start, widen, pause, resume or roll it back."""
-    from exporter.channels import change_channel, show_channel, start_rollout
+    from exporter.channels import add_cohorts, change_channel, show_channel, start_rollout
 
     starting = model is not None or number is not None
-    if sum((starting, action is not None, share is not None and not starting)) > 1:
+    widening = all_cohorts or (bool(cohorts) and not starting)
+    if sum((starting, widening, action is not None, share is not None and not starting)) > 1:
         raise InputError("Only one change at a time.", advice="Start, widen, pause, resume or roll back.")
     if starting and (model is None or number is None):
         raise InputError("A rollout needs --model and --release.", advice="Give both.")
     server = connect(required_url(url), token_file, token, allow_insecure_http)
     if model is not None and number is not None:
         now_running = start_rollout(server, channel, model, number, share or 0, cohorts or None)
+    elif all_cohorts:
+        now_running = change_channel(server, channel, {"action": "widen", "cohorts": None})
+    elif cohorts:
+        now_running = add_cohorts(server, channel, cohorts)
     elif action is not None:
         now_running = change_channel(server, channel, {"action": action})
     elif share is not None:

@@ -20,6 +20,12 @@ class Share(msgspec.Struct, frozen=True, tag_field="action", tag="share", forbid
     share: int
 
 
+class Widen(msgspec.Struct, frozen=True, tag_field="action", tag="widen", forbid_unknown_fields=True):
+    """Let more cohorts in: those that are in already and new ones, or all (null)."""
+
+    cohorts: list[str] | None
+
+
 class Pause(msgspec.Struct, frozen=True, tag_field="action", tag="pause", forbid_unknown_fields=True):
     """Let nobody else in."""
 
@@ -32,4 +38,4 @@ class RollBack(msgspec.Struct, frozen=True, tag_field="action", tag="roll_back",
     """Send everybody back to the previous release."""
 
 
-Change = Start | Share | Pause | Resume | RollBack
+Change = Start | Share | Widen | Pause | Resume | RollBack

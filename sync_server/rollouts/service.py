@@ -2,12 +2,15 @@
 
 ::
 
-    start ─► running ─► paused ─► running        share: only while running, only upwards
+    start ─► running ─► paused ─► running        share, cohorts: only while running, only more
                 │          │
-                └──────────┴─► rolled_back       a new start: only at share 10,000 and running, or when rolled back
+                └──────────┴─► rolled_back       a new start: only when running at share 10,000 for all cohorts,
+                                                 or when rolled back
 
 A channel carries one model. What it runs is ``release``, where it may go back to is ``previous``: the release that the
-finished rollout brought, or the one that a rolled-back rollout fell back on. So there are never three.
+finished rollout brought, or the one that a rolled-back rollout fell back on. So there are never three. A rollout that
+is limited to cohorts has not finished: everybody else runs ``previous``, and would be sent to ``release``, which nobody
+chose for them, as the next one's ``previous`` (docs/adr/0009).
 
 Asking for what already is changes nothing and is no error: answers get lost.
 """
@@ -32,7 +35,11 @@ from sync_server.errors import RequestError
 from sync_server.repository import metadata
 from sync_server.repository.signing import sign_timestamp
 from sync_server.rollouts.models import ROLLOUT_IDS, Channel
-from sync_server.rollouts.requests import Change, Pause, Resume, RollBack, Share, Start
+from sync_server.rollouts.requests import Change, Pause, Resume, RollBack, Share, Start, Widen
+
+_ACTIONS: dict[type[Change], str] = {
+    Start: "start", Share: "share", Widen: "widen", Pause: "pause", Resume: "resume", RollBack: "roll_back",
+}  # fmt: skip
 
 
 def change_rollout(
@@ -74,7 +81,7 @@ def change_rollout(
     _check_runs(session, channel, after)
     _store(session, channel, row, after, now)
     sign_timestamp(session, key, now)
-    action = {Start: "start", Share: "share", Pause: "pause", Resume: "resume", RollBack: "roll_back"}[type(change)]
+    action = _ACTIONS[type(change)]
     detail = {"before": None if before is None else before.to_dict(), "after": after.to_dict()}
     audit(session, actor, f"rollout.{action}", f"channel:{channel}", detail)
     return after
@@ -135,6 +142,13 @@ def _check_may_start(channel: str, before: Rollout, change: Start) -> None:
             f"Channel {channel} still rolls out release {before.release} ({before.state}, share {before.share}).",
             advice="Resume it and grow its share to 10000, or roll it back, then start the next one.",
         )  # fmt: skip
+    if before.state != "rolled_back" and before.cohorts is not None:
+        raise RequestError(
+            409, "rollout_limited",
+            f"Channel {channel} rolls out release {before.release} to the cohorts {', '.join(before.cohorts)} only; all"
+            " other devices would jump to it as the next rollout's previous release.",
+            advice="Widen it to all cohorts or roll it back, then start the next one.",
+        )  # fmt: skip
     if before.model != change.model:
         raise RequestError(
             409, "other_model", f"Channel {channel} carries the model {before.model}, not {change.model}.",
@@ -145,7 +159,7 @@ def _check_may_start(channel: str, before: Rollout, change: Start) -> None:
         raise RequestError(409, "same_release", f"Channel {channel} runs release {running} already.")
 
 
-def _changed(channel: str, before: Rollout | None, change: Share | Pause | Resume | RollBack) -> Rollout:
+def _changed(channel: str, before: Rollout | None, change: Share | Widen | Pause | Resume | RollBack) -> Rollout:
     """Return the rollout after a change of the one that there is."""
     if before is None:
         raise _no_channel(channel)
@@ -160,9 +174,11 @@ def _changed(channel: str, before: Rollout | None, change: Share | Pause | Resum
         return dataclasses.replace(before, state="paused")
     if isinstance(change, Resume):
         return dataclasses.replace(before, state="running")
-    _check_share(change.share)
     if before.state != "running":
         raise RequestError(409, "paused", f"The rollout on channel {channel} is paused.", advice="Resume it first.")
+    if isinstance(change, Widen):
+        return dataclasses.replace(before, cohorts=_wider_cohorts(channel, before, change))
+    _check_share(change.share)
     if change.share < before.share:
         raise RequestError(
             409, "share_shrinks", f"The share of channel {channel} is {before.share} and can only grow.",
@@ -174,6 +190,19 @@ def _changed(channel: str, before: Rollout | None, change: Share | Pause | Resum
 def _check_share(share: int) -> None:
     if not 0 <= share <= BUCKETS:
         raise RequestError(422, "bad_share", f"A share of {share} does not exist.", advice="Use 0 to 10000.")
+
+
+def _wider_cohorts(channel: str, before: Rollout, change: Widen) -> tuple[str, ...] | None:
+    """Return the cohorts of a widening; none that is in may be left out, as its devices would go back."""
+    cohorts = _checked_cohorts(change.cohorts)
+    left_out = [] if cohorts is None else sorted(set(before.cohorts or ()) - set(cohorts))
+    if left_out or (before.cohorts is None and cohorts is not None):
+        who = ", ".join(left_out) or "all cohorts"
+        raise RequestError(
+            409, "cohorts_shrink", f"The rollout on channel {channel} reaches {who} already and can only reach more.",
+            advice="Name every cohort that is in, and the new ones; or roll it back.",
+        )  # fmt: skip
+    return cohorts
 
 
 def _checked_cohorts(cohorts: list[str] | None) -> tuple[str, ...] | None:

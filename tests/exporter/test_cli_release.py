@@ -144,6 +144,12 @@ def test_rollout_from_start_to_roll_back(desk: Desk) -> None:
     assert desk.run("rollout", "beta", *desk.server, "--resume")["state"] == "running"
     assert desk.run("rollout", "beta", *desk.server, "--roll-back")["state"] == "rolled_back"
     assert desk.run("rollout", "beta", *desk.server)["state"] == "rolled_back"
+    limited = ("--model", "fleet", "--release", 1, "--share", "10%", "--cohort", "north")
+    assert desk.run("rollout", "beta", *desk.server, *limited)["cohorts"] == ["north"]
+    assert desk.run("rollout", "beta", *desk.server, "--cohort", "east")["cohorts"] == ["east", "north"]
+    assert "cohorts" not in desk.run("rollout", "beta", *desk.server, "--all-cohorts")
+    assert "cohorts" not in desk.run("rollout", "beta", *desk.server, "--cohort", "west")
+    assert desk.run("rollout", "beta", *desk.server, "--cohort", "a", "--pause", expect=3)["error"] == "input"
     assert desk.run("rollout", "beta", *desk.server, "--pause", "--share", "1", expect=3)["error"] == "input"
     assert desk.run("rollout", "beta", *desk.server, "--model", "fleet", expect=3)["error"] == "input"
 

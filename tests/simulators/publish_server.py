@@ -107,11 +107,15 @@ class PublishServer:
                 "share": change["share"],
                 "salt": "0" * 32,
                 "state": "running",
+                **({"cohorts": change["cohorts"]} if change["cohorts"] else {}),
             }
         elif rollout is None:
             return problem(409, "no_rollout", f"Channel {channel} has no rollout")
         elif change["action"] == "share":
             rollout = {**rollout, "share": change["share"]}
+        elif change["action"] == "widen":
+            rollout = {name: value for name, value in rollout.items() if name != "cohorts"}
+            rollout |= {"cohorts": change["cohorts"]} if change["cohorts"] else {}
         else:
             state = {"pause": "paused", "resume": "running", "roll_back": "rolled_back"}[change["action"]]
             rollout = {**rollout, "state": state}

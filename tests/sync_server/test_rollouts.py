@@ -14,7 +14,7 @@ from simulators.release_engineer import ReleaseEngineer, multipart
 from sqlalchemy import select
 from tuf.api.metadata import Metadata, Timestamp
 
-from edge_runtime.contract.rollout import parse_rollouts
+from edge_runtime.contract.rollout import Rollout, decide, parse_rollouts
 from sync_server.access.models import AuditEntry
 from sync_server.db import Database
 from sync_server.repository.online_key import load_or_create, public_pem
@@ -101,6 +101,8 @@ def test_a_life(put: Put, client: FlaskClient, database: Database) -> None:
         ([(1, 500), "roll_back"], ("share", {"share": 501}), "rolled_back"),
         ([(1, 500), "roll_back"], ("pause", {}), "rolled_back"),
         ([(1, 500), "roll_back"], ("resume", {}), "rolled_back"),
+        ([(1, 500), "pause"], ("widen", {"cohorts": None}), "paused"),
+        ([(1, 500)], ("widen", {"cohorts": ["a"]}), "cohorts_shrink"),
         ([], ("start", {"model": "pumps", "release": 9, "share": 1}), "release_missing"),
         ([], ("start", {"model": "pumps", "release": 4, "share": 1}), "wrong_channel"),
         ([], ("start", {"model": "pumps", "release": 1, "share": 1, "cohorts": ["x" * 128, "y" * 100]}), "rollout_too_large"),
@@ -139,6 +141,35 @@ def test_nonsense(fields: Any, status: int, client: FlaskClient, auth: Callable[
     answer = client.put("/api/channels/stable", json=fields, headers=auth("ops"))
     assert answer.status_code == status, answer.json
     assert client.get("/api/channels/stable", headers=auth("view")).status_code == 404
+
+
+@pytest.mark.usefixtures("engineer")
+def test_nobody_is_sent_to_a_release_that_was_kept_from_them(put: Put, client: FlaskClient) -> None:
+    """Devices decide by the signed field alone; at every step, outside of the list they stay on release 1."""
+
+    def runs(cohort: str) -> set[int | None]:
+        rollout = Rollout.from_dict(signed(client)["stable"])
+        return {decide(rollout, f"device-{n}", cohort, None) for n in range(50)}
+
+    start(put, 1)
+    start(put, 2, 0, cohorts=["north"])
+    put("share", share=10_000)
+    assert (runs("north"), runs("south")) == ({2}, {1})
+    refused = start(put, 3, 0)
+    assert (refused.status_code, refused.json["code"]) == (409, "rollout_limited")
+    assert (runs("north"), runs("south")) == ({2}, {1})
+    assert put("widen", cohorts=["south"]).json["code"] == "cohorts_shrink"
+    assert put("widen", cohorts=["west", "north"]).json["cohorts"] == ["north", "west"]
+    assert (runs("north"), runs("west"), runs("south")) == ({2}, {2}, {1})
+    assert "cohorts" not in put("widen", cohorts=None).json
+    assert start(put, 3, 0).json["previous"] == 2
+    put("roll_back")
+    start(put, 3, 10_000, cohorts=["north"])
+    put("pause")
+    assert start(put, 3, 0).json["code"] == "rollout_open", "a pause at 10,000 is no end"
+    put("roll_back")
+    assert start(put, 3, 0).json["previous"] == 2
+    assert (runs("north"), runs("south")) == ({2}, {2})
 
 
 @pytest.mark.usefixtures("engineer")
