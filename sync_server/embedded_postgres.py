@@ -20,114 +20,39 @@ Example::
 from __future__ import annotations
 
 import fcntl
-import json
 import logging
 import os
-import secrets
 import shutil
 import signal
 import subprocess
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO
-from urllib.parse import quote
 
 from edge_runtime.errors import StorageError
+from sync_server.postgres_folder import (
+    ADMIN,
+    APP,
+    DATABASE,
+    OWNER,
+    InUseError,
+    Passwords,
+    pid_file,
+    prepare_roles,
+    socket_url,
+)
 from sync_server.postgres_process import Runner, binaries, is_postgres
 
 log = logging.getLogger(__name__)
 
-ADMIN, OWNER, APP, DATABASE = "stella_admin", "stella_owner", "stella_app", "stella"
 # sockaddr_un.sun_path is 108 bytes with the closing zero; the file's name is ".s.PGSQL.5432".
 _LONGEST_SOCKET_PATH = 107
 _SOCKET_NAME = ".s.PGSQL.5432"
 _LARGEST_LOG = 10 * 1024 * 1024  # bytes; one older file is kept
 _START_SECONDS = 120.0  # crash recovery of a large cluster is slow; a healthy start takes 0.1 s
 _STOP_SECONDS = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Passwords:
-    """The passwords of the three roles, kept in one file that only its owner may read."""
-
-    admin: str
-    owner: str
-    app: str
-
-    @classmethod
-    def load(cls, path: Path) -> Passwords:
-        """Read the password file.
-
-        Raises:
-            StorageError: The file is missing, damaged, or readable by others.
-        """
-        advice = "Restore it from the same backup as the cluster folder beside it; its age does not matter."
-        try:
-            if path.stat().st_mode & 0o077:
-                raise StorageError(
-                    f"The password file {path} can be read by other users.", advice=f"Run: chmod 600 {path}"
-                )
-            document = json.loads(path.read_text("utf-8"))
-            return cls(str(document["admin"]), str(document["owner"]), str(document["app"]))
-        except FileNotFoundError as error:
-            raise StorageError(f"The password file {path} of the database is missing.", advice=advice) from error
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise StorageError(f"The password file {path} of the database is damaged.", advice=advice) from error
-
-    @classmethod
-    def create(cls, path: Path) -> Passwords:
-        """Make three random passwords of 256 bits and write them with mode 0600."""
-        made = cls(secrets.token_urlsafe(32), secrets.token_urlsafe(32), secrets.token_urlsafe(32))
-        document = json.dumps({"admin": made.admin, "owner": made.owner, "app": made.app})
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            file.write(document)
-            file.flush()
-            os.fsync(file.fileno())
-        return made
-
-
-def socket_url(user: str, password: str, folder: Path, database: str = DATABASE) -> str:
-    """Return the SQLAlchemy address of a database behind a unix socket in ``folder``."""
-    return f"postgresql+psycopg://{user}:{quote(password, safe='')}@/{database}?host={quote(str(folder), safe='/')}"
-
-
-def running_urls(folder: Path) -> tuple[str, str] | None:
-    """Return (app, owner) addresses of a cluster that another process runs in ``folder``, or None.
-
-    Raises:
-        InUseError: The cluster is starting or stopping.
-        StorageError: The cluster runs, but its password file cannot be used.
-    """
-    try:
-        with (folder / "lock").open("rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return None  # nobody holds it, so nobody runs the cluster
-    except FileNotFoundError:
-        return None
-    except BlockingIOError:
-        pass
-    lines = _pid_file(folder / "cluster")
-    # Line 5 of postmaster.pid is the socket's folder, line 8 the status (PostgreSQL source, pidfile.h).
-    if len(lines) < 8 or lines[7].strip() != "ready":
-        raise InUseError(f"The database in {folder} is starting or stopping.", advice="Try again in a few seconds.")
-    passwords = Passwords.load(folder / "passwords.json")
-    sockets = Path(lines[4])
-    return socket_url(APP, passwords.app, sockets), socket_url(OWNER, passwords.owner, sockets)
-
-
-def _pid_file(cluster: Path) -> list[str]:
-    """Return the lines of postmaster.pid, none when there is no such file."""
-    try:
-        return (cluster / "postmaster.pid").read_text("utf-8").splitlines()
-    except FileNotFoundError:
-        return []
-
-
-class InUseError(StorageError):
-    """Another process holds the cluster: a server, or a command for the moment it takes."""
 
 
 class EmbeddedPostgres:
@@ -204,7 +129,7 @@ class EmbeddedPostgres:
             self._passwords = Passwords.load(self._passwords_file)
             self._launch()
             self._wait_until_ready()
-            self._prepare_roles()
+            prepare_roles(self.folder, self._sockets or self.cluster)
         except BaseException:
             self.stop()
             raise
@@ -270,7 +195,7 @@ class EmbeddedPostgres:
     def _wait_for_former(self) -> None:
         """Wait for the postgres of a killed server to end, and drop its pid file when the pid is someone else's now."""
         deadline = time.monotonic() + _STOP_SECONDS
-        while lines := _pid_file(self.cluster):
+        while lines := pid_file(self.cluster):
             pid = abs(int(lines[0])) if lines[0].lstrip("-").isdigit() else 0
             if not pid or not Path(f"/proc/{pid}").exists():
                 break  # postgres sees for itself that the file is stale
@@ -331,31 +256,26 @@ class EmbeddedPostgres:
         journal = self.folder / "postgres.log"
         if journal.exists() and journal.stat().st_size > _LARGEST_LOG:
             journal.replace(journal.with_suffix(".log.1"))
+        settings = {
+            "listen_addresses": "",
+            "unix_socket_directories": _quote_folder(self._sockets),
+            "unix_socket_permissions": "0700",
+            "logging_collector": "off",
+            "log_min_messages": "warning",
+            "max_connections": self._connections,
+            "timezone": "UTC",
+        }
+        options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         with journal.open("ab") as sink:
-            self._process = self._runner.popen(
-                [
-                    *(str(binaries() / "postgres"), "-D", str(self.cluster)),
-                    *("-c", "listen_addresses=", "-c", f"unix_socket_directories={_quote_folder(self._sockets)}"),
-                    *("-c", "unix_socket_permissions=0700", "-c", "logging_collector=off"),
-                    *(
-                        "-c",
-                        f"max_connections={self._connections}",
-                        "-c",
-                        "timezone=UTC",
-                        "-c",
-                        "log_min_messages=warning",
-                    ),
-                ],
-                sink,
-                cwd=self.cluster,
-            )
+            command = [str(binaries() / "postgres"), "-D", str(self.cluster), *options]
+            self._process = self._runner.popen(command, sink, cwd=self.cluster)
 
     def _wait_until_ready(self) -> None:
         """Wait until the pid file says ``ready``; a child that ended is an error with its last words."""
         deadline = time.monotonic() + _START_SECONDS
         process = self._process
         while process is not None and time.monotonic() < deadline:
-            lines = _pid_file(self.cluster)
+            lines = pid_file(self.cluster)
             if len(lines) >= 8 and lines[7].strip() == "ready" and lines[0].strip() == str(process.pid):
                 return
             if process.poll() is not None:
@@ -366,45 +286,6 @@ class EmbeddedPostgres:
             f"The database in {self.folder} was not ready after {_START_SECONDS:.0f} s.",
             advice=f"Read {self.folder / 'postgres.log'}; a long crash recovery needs another start.",
         )
-
-    def _prepare_roles(self) -> None:
-        """Make the two lesser roles and the database once, and refuse a password file that does not fit."""
-        import psycopg
-        from psycopg import sql
-
-        passwords = Passwords.load(self._passwords_file)
-        try:
-            admin = psycopg.connect(
-                host=str(self._sockets), user=ADMIN, password=passwords.admin, dbname="postgres", autocommit=True
-            )
-        except psycopg.OperationalError as error:
-            if "password" not in str(error):
-                raise StorageError(f"The database in {self.folder} refuses: {error}".strip()) from error
-            raise StorageError(
-                f"The passwords in {self._passwords_file} do not open the database in {self.cluster}.",
-                advice="Restore both from the same backup; they belong together.",
-            ) from error
-        with admin:
-            for role, password in ((OWNER, passwords.owner), (APP, passwords.app)):
-                if not admin.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,)).fetchone():
-                    admin.execute(sql.SQL("CREATE ROLE {} LOGIN NOINHERIT").format(sql.Identifier(role)))
-                    # The password is a literal of its own statement: CREATE ROLE takes no parameters.
-                    admin.execute(
-                        sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(role), sql.Literal(password))
-                    )
-            if not admin.execute("SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,)).fetchone():
-                names = (sql.Identifier(DATABASE), sql.Identifier(OWNER))
-                admin.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(*names))
-            admin.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(sql.Identifier(DATABASE)))
-            admin.execute(
-                sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(sql.Identifier(DATABASE), sql.Identifier(APP))
-            )
-        with psycopg.connect(
-            host=str(self._sockets), user=ADMIN, password=passwords.admin, dbname=DATABASE, autocommit=True
-        ) as inside:
-            # Large objects are the one thing that Postgres lets every role create.
-            inside.execute("REVOKE EXECUTE ON FUNCTION lo_create(oid), lo_creat(integer) FROM PUBLIC")
-            inside.execute("REVOKE EXECUTE ON FUNCTION lo_from_bytea(oid, bytea) FROM PUBLIC")
 
 
 def _quote_folder(folder: Path) -> str:

@@ -29,8 +29,9 @@ from sync_server.app import create_app
 from sync_server.blobs import Blobs
 from sync_server.commands.database import migrate_named
 from sync_server.config import ServerConfig
-from sync_server.embedded_postgres import APP, EmbeddedPostgres
+from sync_server.embedded_postgres import EmbeddedPostgres
 from sync_server.migrations import migrate
+from sync_server.postgres_folder import APP
 from sync_server.postgres_process import die_with_parent
 from sync_server.repository.online_key import load_or_create
 from sync_server.upkeep import start_upkeep

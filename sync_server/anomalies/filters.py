@@ -100,7 +100,7 @@ def read_limit(query: Mapping[str, str]) -> int:
     Raises:
         ContractError: It is no number from 1 to 500.
     """
-    return _number(query.get("limit") or str(DEFAULT_LIMIT), "limit", least=1, most=MAX_LIMIT)
+    return whole_number(query.get("limit") or str(DEFAULT_LIMIT), "limit", least=1, most=MAX_LIMIT)
 
 
 def encode_cursor(filters: Filters, key: Key) -> str:
@@ -132,7 +132,7 @@ def _text(given: Mapping[str, str], name: str, most: int) -> str | None:
 
 
 def _moment(given: Mapping[str, str], name: str) -> int | None:
-    return _number(given[name], name, least=0, most=checks.LATEST_MS) if name in given else None
+    return whole_number(given[name], name, least=0, most=checks.LATEST_MS) if name in given else None
 
 
 def _score(given: Mapping[str, str]) -> float | None:
@@ -144,7 +144,12 @@ def _score(given: Mapping[str, str]) -> float | None:
         raise ContractError("Parameter 'minimum_score' must be a number from 0 to 1.") from error
 
 
-def _number(content: str, name: str, *, least: int, most: int) -> int:
+def whole_number(content: str, name: str, *, least: int, most: int) -> int:
+    """Read a parameter of a URL that is a whole number.
+
+    Raises:
+        ContractError: It is none, or out of bounds.
+    """
     # isascii, because int() reads other digits, too, and a length, because it is slow on long ones.
     if not (content.isascii() and content.isdigit() and len(content) <= 16):
         raise ContractError(f"Parameter {name!r} must be a whole number from {least} to {most}.")

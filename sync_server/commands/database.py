@@ -51,7 +51,8 @@ def _reach(folder: Path) -> tuple[str, EmbeddedPostgres | None]:
     A server that is just starting, or another command, is waited for: `sync-server run &` and the next line of a
     script begin at the same moment.
     """
-    from sync_server.embedded_postgres import EmbeddedPostgres, InUseError, running_urls
+    from sync_server.embedded_postgres import EmbeddedPostgres
+    from sync_server.postgres_folder import InUseError, running_urls
 
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while True:
@@ -120,8 +121,9 @@ def open_database(config: ServerConfig) -> Iterator[Database]:
 @server_options
 def migrate(config: ServerConfig, as_json: bool) -> None:
     """Bring the database to the newest schema; `run` does the same when it starts."""
-    from sync_server.embedded_postgres import EmbeddedPostgres, running_urls
+    from sync_server.embedded_postgres import EmbeddedPostgres
     from sync_server.migrations import migrate as run_migrations
+    from sync_server.postgres_folder import running_urls
 
     folder = config.data_dir / "postgres"
     if config.database_url:

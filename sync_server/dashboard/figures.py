@@ -14,6 +14,7 @@ from edge_runtime.contract import checks
 from edge_runtime.contract.histogram import BINS, EDGES
 from edge_runtime.contract.names import MAX_COHORT_CHARACTERS, check_name
 from edge_runtime.errors import ContractError
+from sync_server.anomalies.filters import whole_number
 from sync_server.ingest.rollups import HOUR_MS
 
 MAX_HOURS = 24 * 366
@@ -96,10 +97,10 @@ class TrendQuery:
                 )
         given = {name: value for name, value in query.items() if value != ""}
         return cls(
-            hours=_whole(given.get("hours", str(DEFAULT_HOURS)), "hours", least=1, most=MAX_HOURS),
+            hours=whole_number(given.get("hours", str(DEFAULT_HOURS)), "hours", least=1, most=MAX_HOURS),
             cohort=checks.text(given["cohort"], "cohort", most=MAX_COHORT_CHARACTERS) if "cohort" in given else None,
             model=check_name("model", given["model"]) if "model" in given else None,
-            release=_whole(given["release"], "release", least=0, most=2**53 - 1) if "release" in given else None,
+            release=whole_number(given["release"], "release", least=0, most=2**53 - 1) if "release" in given else None,
         )
 
     @property
@@ -166,9 +167,3 @@ def trends(session: Session, query: TrendQuery, *, now: datetime) -> dict[str, A
         "edges": list(EDGES),
         "histogram": [histogram.get(place + 1, 0) for place in range(BINS)],
     }
-
-
-def _whole(content: str, name: str, *, least: int, most: int) -> int:
-    if not (content.isascii() and content.isdigit() and len(content) <= 16):
-        raise ContractError(f"Parameter {name!r} must be a whole number from {least} to {most}.")
-    return checks.integer(int(content), name, least=least, most=most)

@@ -71,9 +71,7 @@ def revoke_device(session: Session, device_id: str, *, actor: str) -> None:
     Raises:
         InputError: No such device.
     """
-    device = session.get(Device, device_id, with_for_update=True)
-    if device is None:
-        raise _no_device(device_id)
+    device = _locked_device(session, device_id)
     device.revoked_at = device.revoked_at or utc_now()
     revoke_tokens_of(session, "dev", device_id)
     audit(session, actor, "device.revoke", device_id)
@@ -85,15 +83,16 @@ def forget_clone(session: Session, device_id: str, *, actor: str) -> None:
     Raises:
         InputError: No such device.
     """
-    device = session.get(Device, device_id, with_for_update=True)
-    if device is None:
-        raise _no_device(device_id)
+    device = _locked_device(session, device_id)
     audit(session, actor, "device.forget_clone", device_id, {"cloned_at": str(device.cloned_at)})
     device.cloned_at = None
 
 
-def _no_device(device_id: str) -> InputError:
-    return InputError(f"There is no device {device_id!r}.", advice="Its id is on its page of the dashboard.")
+def _locked_device(session: Session, device_id: str) -> Device:
+    device = session.get(Device, device_id, with_for_update=True)
+    if device is None:
+        raise InputError(f"There is no device {device_id!r}.", advice="Its id is on its page of the dashboard.")
+    return device
 
 
 def bearer_device(session: Session, actor: Actor) -> Device:

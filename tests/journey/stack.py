@@ -41,7 +41,7 @@ from exporter.publish import publish_release
 from exporter.release import adopt_release, prepare_release, sign_release
 from exporter.repository import load_repository
 from exporter.server import Server
-from sync_server.embedded_postgres import running_urls
+from sync_server.postgres_folder import running_urls
 
 BIN = Path(sys.executable).parent
 START_SECONDS = 60.0

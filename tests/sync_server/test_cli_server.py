@@ -130,6 +130,9 @@ def test_help_names_every_command_and_loads_nothing_heavy() -> None:
 
 def test_a_life_of_a_server(tmp_path: Path) -> None:
     with serving(tmp_path, "--workers", "2") as (url, process):
+        # Waits for ten seconds, in case that a command runs the database; meanwhile the rest goes on.
+        second = [*SERVER, "run", "--data-dir", str(tmp_path), "--port", "0"]
+        waiting = subprocess.Popen(second, stderr=subprocess.PIPE, text=True, env=_environment())
         assert get(f"{url}/health") == 200
         assert get(f"{url}/health/ready") == 200
         token, _ = run("token", "create", "--data-dir", str(tmp_path), "--kind", "publisher", "--name", "bot")
@@ -147,11 +150,11 @@ def test_a_life_of_a_server(tmp_path: Path) -> None:
         run("operator", "create", "alice", "--password-file", str(word), "--data-dir", str(tmp_path))
         listed = json.loads(run("token", "list", "--json", "--data-dir", str(tmp_path))[0])
         assert [row["revoked_at"] is None for row in listed["tokens"]] == [False]
-        _, sentence = run("run", "--data-dir", str(tmp_path), "--port", "0", code=6)
-        assert "Another process already runs the database" in sentence
         port = url.rpartition(":")[2]
         _, sentence = run("run", "--data-dir", str(tmp_path / "other"), "--port", port, code=5)
         assert f"Port {port} on 127.0.0.1 is in use" in sentence
+        assert "Another process already runs the database" in waiting.communicate(timeout=60)[1]
+        assert waiting.returncode == 6
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0
     assert not (tmp_path / "postgres" / "cluster" / "postmaster.pid").exists()

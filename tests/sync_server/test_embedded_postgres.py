@@ -16,7 +16,8 @@ from sqlalchemy import create_engine, text
 
 from edge_runtime.errors import StorageError
 from sync_server.db import Database
-from sync_server.embedded_postgres import EmbeddedPostgres, running_urls
+from sync_server.embedded_postgres import EmbeddedPostgres
+from sync_server.postgres_folder import running_urls
 from sync_server.postgres_process import Runner, is_postgres
 
 
