@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +14,7 @@ from edge_runtime.contract.manifest import Signal
 from edge_runtime.contract.window import WindowRule
 from exporter.config import ModelSpec
 from exporter.evaluation import evaluate
-from exporter.golden import make_golden
+from exporter.golden import Golden, make_golden
 from exporter.graph.assembly import assemble
 from exporter.graph.forest import add_forest
 from exporter.graph.path_forest import PathForest, flatten_forest
@@ -31,6 +32,8 @@ MOST_PARITY_WINDOWS = 20_000
 BASELINE_MARGIN = 0.01
 # The anomaly score orders as the raw score does (contract, Calibration).
 AUC_TOLERANCE = 1e-4
+# Steps of one model: train, prove, golden windows, evaluate.
+_LAPS = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,20 +59,30 @@ class _Proof:
 
 
 class _Laps:
-    """Seconds by step."""
+    """Seconds by step, and how far it is."""
 
-    def __init__(self) -> None:
+    def __init__(self, progress: Callable[[float], None]) -> None:
         self.seconds: dict[str, float] = {}
+        self._progress = progress
         self._began = time.perf_counter()
 
     def lap(self, step: str) -> None:
         now = time.perf_counter()
         self.seconds[step] = now - self._began
         self._began = now
+        self._progress(len(self.seconds) / _LAPS)
 
 
-def build_group(spec: ModelSpec, group: Group, *, labelled: bool) -> tuple[BuiltModel, dict[str, float]]:
+def build_group(
+    spec: ModelSpec, group: Group, *, labelled: bool, progress: Callable[[float], None] = lambda _: None
+) -> tuple[BuiltModel, dict[str, float]]:
     """Build one model: train, convert, prove, choose golden windows and references, measure.
+
+    Args:
+        spec: The settings.
+        group: The devices.
+        labelled: Whether labels say which windows are healthy.
+        progress: Called with the share of the steps that is done.
 
     Returns:
         The model, and seconds by step.
@@ -80,7 +93,7 @@ def build_group(spec: ModelSpec, group: Group, *, labelled: bool) -> tuple[Built
         SpecError: A statistic is unknown.
     """
     columns = Columns(spec.data.signals, spec.data.context, spec.features.statistics)
-    watch = _Laps()
+    watch = _Laps(progress)
     trained = train(group.windows, columns, spec.detector, spec.calibration, labelled=labelled)
     watch.lap("train")
     proof = _prove(spec, group, trained)
@@ -92,10 +105,22 @@ def build_group(spec: ModelSpec, group: Group, *, labelled: bool) -> tuple[Built
     watch.lap("golden windows")
     evaluation = _evaluate(spec, group, trained, Graph(model), labelled=labelled)
     watch.lap("evaluate")
-    built = BuiltModel(
+    return _whole(spec, group, trained, proof, golden, references, evaluation), watch.seconds
+
+
+def _whole(
+    spec: ModelSpec,
+    group: Group,
+    trained: Trained,
+    proof: _Proof,
+    golden: Golden,
+    references: npt.NDArray[np.float32],
+    evaluation: dict[str, Any],
+) -> BuiltModel:
+    return BuiltModel(
         cohort=group.cohort,
         precision=proof.parity.chosen,
-        model_onnx=model,
+        model_onnx=proof.candidates[proof.parity.chosen],
         candidates=proof.candidates,
         signals=_signals(spec),
         context=spec.data.context,
@@ -115,7 +140,6 @@ def build_group(spec: ModelSpec, group: Group, *, labelled: bool) -> tuple[Built
         notes=trained.notes,
         below_goals=_missed_goals(proof.parity, evaluation),
     )
-    return built, watch.seconds
 
 
 def _signals(spec: ModelSpec) -> tuple[Signal, ...]:

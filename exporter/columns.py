@@ -100,23 +100,19 @@ def guess_columns(
     device = device or _find_device(table, time, path)
     devices = pd.Series(as_texts(table[device]))
     cohort = cohort or _find_cohort(table, devices, {device, time})
-    values, left_out = _numeric(table, [name for name in names if name not in (device, time, cohort)])
-    if not values:
-        raise TelemetryError(f"{path} has no column of numbers that vary.", advice="Check that it holds readings.")
+    values, left_out = _numeric(table, [name for name in names if name not in (device, time, cohort)], path)
     reasons: dict[str, str] = {}
     if context is None:
         chosen = _context_by_name(values, reasons) or _context_by_effect(values, devices, reasons)
     else:
         chosen = tuple(context)
-    for name in chosen:
-        left_out.pop(name, None)
     return Columns(
         device=device,
         time=time,
         cohort=cohort,
         signals=tuple(name for name in values if name not in chosen),
         context=chosen,
-        left_out=left_out,
+        left_out={name: reason for name, reason in left_out.items() if name not in chosen},
         units=_units(table),
         interval_seconds=_interval(table, time, devices),
         reasons=reasons,
@@ -223,7 +219,7 @@ def _find_cohort(table: pa.Table, devices: pd.Series, taken: set[str]) -> str | 
     return min(found)[1] if found else None
 
 
-def _numeric(table: pa.Table, names: Sequence[str]) -> tuple[dict[str, pd.Series], dict[str, str]]:
+def _numeric(table: pa.Table, names: Sequence[str], path: Path) -> tuple[dict[str, pd.Series], dict[str, str]]:
     values: dict[str, pd.Series] = {}
     left_out: dict[str, str] = {}
     for name in names:
@@ -248,6 +244,8 @@ def _numeric(table: pa.Table, names: Sequence[str]) -> tuple[dict[str, pd.Series
             left_out[name] = "always the same"
         else:
             values[name] = column
+    if not values:
+        raise TelemetryError(f"{path} has no column of numbers that vary.", advice="Check that it holds readings.")
     return values, left_out
 
 

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -119,7 +119,6 @@ def build_models(spec: ModelSpec, *, progress: Progress | None = None) -> Build:
         ConversionError: A model that cannot be converted.
     """
     # Training libraries take a second to import, and the types above are needed without them.
-    from exporter.building import build_group
     from exporter.dataset import read_fleet
     from exporter.holdout import split_devices
 
@@ -131,21 +130,14 @@ def build_models(spec: ModelSpec, *, progress: Progress | None = None) -> Build:
     timings = {"read": time.perf_counter() - began}
     report("read", 1.0)
     notes = list(fleet.notes)
-    models = []
+    if not fleet.labelled and held_out:
+        notes.append("There are no labels: every alarm of a held-out device counts as one of a healthy device.")
     groups = list(_groups(spec, fleet, trained_on, held_out, notes))
-    for number, group in enumerate(groups):
-        report("models", number / len(groups))
-        try:
-            model, seconds = build_group(spec, group, labelled=fleet.labelled)
-        except TelemetryError as error:
-            if group.cohort is None:
-                raise
-            notes.append(f"Cohort {group.cohort!r} uses the default model: {error.message}")
-            continue
+    models = []
+    for model, seconds in _build_groups(spec, groups, fleet.labelled, report, notes):
         models.append(model)
         for step, value in seconds.items():
             timings[step] = timings.get(step, 0.0) + value
-    report("models", 1.0)
     return Build(
         models=tuple(models),
         notes=tuple(notes),
@@ -154,6 +146,27 @@ def build_models(spec: ModelSpec, *, progress: Progress | None = None) -> Build:
         devices={"trained": len(trained_on), "held_out": len(held_out)},
         readings=sum(device.timestamps_ms.size for device in fleet.devices),
     )
+
+
+def _build_groups(
+    spec: ModelSpec, groups: Sequence[Group], labelled: bool, report: Progress, notes: list[str]
+) -> Iterator[tuple[BuiltModel, dict[str, float]]]:
+    """Build each group's model; a cohort that cannot have one uses the default model, with a note."""
+    from exporter.building import build_group
+
+    for number, group in enumerate(groups):
+
+        def done(share: float, number: int = number) -> None:
+            report("models", (number + share) / len(groups))
+
+        done(0.0)
+        try:
+            yield build_group(spec, group, labelled=labelled, progress=done)
+        except TelemetryError as error:
+            if group.cohort is None:
+                raise
+            notes.append(f"Cohort {group.cohort!r} uses the default model: {error.message}")
+    report("models", 1.0)
 
 
 def _silent(_step: str, _share: float) -> None:

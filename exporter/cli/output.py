@@ -41,9 +41,10 @@ def progress_display() -> Iterator[Callable[[str, float], None] | None]:
         tasks: dict[str, Any] = {}
 
         def show(step: str, done: float) -> None:
-            if step not in tasks:
-                tasks[step] = display.add_task(step, total=1.0)
-            display.update(tasks[step], completed=done)
+            if step not in tasks:  # until some of it is known to be done, the bar only moves
+                tasks[step] = display.add_task(step, total=None)
+            if done:
+                display.update(tasks[step], completed=done, total=1.0)
 
         yield show
 

@@ -178,7 +178,9 @@ def test_the_same_data_gives_the_same_bytes(built: tuple[ModelSpec, Build]) -> N
 
 def test_without_labels_the_most_anomalous_windows_are_dropped(tmp_path: Path) -> None:
     spec = spec_of(tmp_path, {"big": 12}, labelled=False)
-    model = build_models(spec).models[0]
+    build = build_models(spec)
+    assert any("There are no labels: every alarm" in note for note in build.notes)
+    model = build.models[0]
     assert model.evaluation["auc"] is None
     assert model.evaluation["faulty_devices"] is None
     assert model.evaluation["healthy_alarms_per_device_day"]["device_days"] > 0
@@ -259,3 +261,10 @@ def test_one_reading_a_device_says_what_to_do(tmp_path: Path) -> None:
         build_models(spec)
     spec = replace(spec, window=WindowSpec(slots=1), calibration=CalibrationSpec(alarms_per_device_day=2.0))
     assert any("taken to stand for an hour" in note for note in build_models(spec).notes)
+
+
+def test_progress_grows_from_nothing_to_all(tmp_path: Path) -> None:
+    seen: list[tuple[str, float]] = []
+    build_models(spec_of(tmp_path, {"big": 4}), progress=lambda step, share: seen.append((step, share)))
+    assert [share for step, share in seen if step == "models"] == [0.0, 0.25, 0.5, 0.75, 1.0, 1.0]
+    assert [share for step, share in seen if step == "read"] == [0.0, 1.0]
