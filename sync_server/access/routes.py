@@ -82,6 +82,7 @@ def login() -> BaseResponse:
             audit(session, f"address {address}", "login.failed", f"operator:{username}")
             secret = None
         else:
+            sessions.close_session(session, request.cookies.get(sessions.SESSION_COOKIE, ""))
             secret = sessions.open_session(session, operator, now=now, hours=get_config().session_hours)
             sessions.forget_attempt(session, attempt_id)
             label = f"{operator.role} {operator.username}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable
 from datetime import timedelta
@@ -19,6 +20,8 @@ from sync_server.access.audit import audit
 from sync_server.access.models import AccessToken, AuditEntry, LoginAttempt, LoginSession, Operator
 from sync_server.access.routes import safe_next
 from sync_server.access.tokens import KINDS, actor_of, digest_of, find_token, issue_token, revoke_token
+from sync_server.app import create_app
+from sync_server.config import ServerConfig
 from sync_server.db import Database, utc_now
 from sync_server.errors import RequestError
 
@@ -126,6 +129,42 @@ def test_log_in_and_out(client: FlaskClient, database: Database) -> None:
         assert sessions.find_session(session, secret.value, now=utc_now()) is None
         trail = session.scalars(select(AuditEntry.action).order_by(AuditEntry.id)).all()
     assert trail == ["login.done", "login.ended"]
+
+
+@pytest.mark.usefixtures("alice")
+def test_a_log_in_is_a_new_one_and_ends_the_one_before(client: FlaskClient, database: Database) -> None:
+    client.set_cookie(sessions.SESSION_COOKIE, "chosen-by-somebody-else")
+    seen = []
+    for _ in range(2):
+        assert _log_in(client).status_code == 303
+        cookie = client.get_cookie(sessions.SESSION_COOKIE)
+        assert cookie is not None
+        seen.append(cookie.value)
+    assert len({*seen, "chosen-by-somebody-else"}) == 3
+    with database.session() as session:
+        assert [sessions.find_session(session, secret, now=utc_now()) is None for secret in seen] == [True, False]
+
+
+@pytest.mark.usefixtures("alice")
+def test_behind_a_proxy_with_tls(server_config: ServerConfig, database: Database) -> None:
+    """Cookies insist on https when people come by it; addresses are a proxy's to tell only when it is trusted."""
+    forwarded = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https"}
+    for proxies, url, secure, address in ((0, None, False, "127.0.0.1"), (1, None, True, "203.0.113.9"),
+                                          (0, "https://stella.example", True, "127.0.0.1")):  # fmt: skip
+        config = dataclasses.replace(server_config, trusted_proxies=proxies, public_url=url)
+        client = create_app(config, database).test_client()
+        answer = client.get("/login", headers=forwarded)
+        token = _CSRF.search(answer.text)
+        assert token
+        form = {"username": "alice", "password": "wrong", "csrf_token": token[1]}
+        base = "https://localhost" if secure else "http://localhost"
+        refused = client.post("/login", data=form, headers=forwarded, base_url=base)
+        assert refused.status_code == 401
+        assert all(("Secure" in c) == secure for a in (answer, refused) for c in a.headers.getlist("Set-Cookie"))
+        assert ("Strict-Transport-Security" in answer.headers) == (proxies == 1)
+        with database.session() as session:
+            newest = session.scalars(select(LoginAttempt).order_by(LoginAttempt.id.desc()).limit(1)).one()
+            assert newest.address == address
 
 
 @pytest.mark.usefixtures("alice")

@@ -256,6 +256,28 @@ def test_a_database_of_a_newer_program(tmp_path: Path) -> None:
             migrate(postgres.owner_url, app_role="stella_app")
 
 
+def test_a_database_of_the_first_schema_is_brought_forward(tmp_path: Path) -> None:
+    """With what it holds; and a server that still runs the older program goes on writing."""
+    columns = "id, kind, digest, name, created_at"
+    device = "id, installation_id, enrolment_id, kind, model, channel, created_at, last_seen_at"
+    with EmbeddedPostgres(tmp_path / "pg") as postgres:
+        migrate(postgres.owner_url, app_role="stella_app")
+        with psycopg.connect(postgres.owner_url.replace("+psycopg", "")) as connection:
+            connection.execute("ALTER TABLE streams DROP COLUMN opened_at_ms, DROP COLUMN last_sent_at_ms")
+            connection.execute("UPDATE alembic_version SET version_num = '0001'")
+            connection.execute(f"INSERT INTO access_tokens ({columns}) VALUES (1, 'enr', %s, 'x', now())", (bytes(32),))
+            connection.execute("INSERT INTO enrolments VALUES (1, 'm', 'c', 1, 'x')")
+            values = "repeat('a', 32), repeat('b', 32), 1, 'edge', 'm', 'c', now(), now()"
+            connection.execute(f"INSERT INTO devices ({device}) VALUES ({values})")
+            older = "INSERT INTO streams (device_id, stream, held, first_seen_at) VALUES (repeat('a', 32), %s, '{[1,5)}', now())"
+            connection.execute(older, ("c" * 32,))
+        assert migrate(postgres.owner_url, app_role="stella_app") == "0002"
+        with psycopg.connect(postgres.app_url.replace("+psycopg", "")) as connection:
+            connection.execute(older, ("d" * 32,))
+            found = connection.execute("SELECT held::text, opened_at_ms, last_sent_at_ms FROM streams").fetchall()
+    assert found == [("{[1,5)}", 0, 0)] * 2
+
+
 def _send(url: str, token: str, parts: dict[str, bytes]) -> None:
     body, kind = encode_multipart_formdata({name: (name.rpartition("/")[2], data) for name, data in parts.items()})
     headers = {"Content-Type": kind, "Authorization": f"Bearer {token}"}
