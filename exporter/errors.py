@@ -7,7 +7,7 @@
     │   ├── SpecError          model.toml cannot be used                      exit 3
     │   └── TelemetryError     readings or labels cannot be used              exit 3
     ├── ConversionError        a trained model that cannot become a graph     exit 7
-    └── GoalsMissedError       built, but below the goals that were asked for exit 8
+    └── GoalsMissedError       trained, but below a goal that was required    exit 8
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class ConversionError(StellaError):
 
 
 class GoalsMissedError(StellaError):
-    """A model that was built and packed, but is below the goals that were asked for."""
+    """A model that was trained, but is below a goal, where goals were required."""
 
     exit_code = 8
     code = "goals"

@@ -18,6 +18,7 @@ from edge_runtime.contract.rollout import Rollout
 from edge_runtime.errors import InputError
 from exporter.channels import start_rollout
 from exporter.config import ModelSpec
+from exporter.errors import GoalsMissedError
 from exporter.files import check_folder, write_bytes
 from exporter.keys import ReleaseKey
 from exporter.model_build import Build
@@ -50,6 +51,7 @@ class ReleaseOptions:
         created: Written into provenance.json when given.
         source: Revision of the settings and data, written into provenance.json when given.
         keep: Newest releases that stay listed although no channel runs them.
+        require_goals: Whether a model below a goal is refused instead of noted.
     """
 
     out: Path
@@ -64,6 +66,7 @@ class ReleaseOptions:
     created: datetime | None = None
     source: str | None = None
     keep: int = 2
+    require_goals: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +130,14 @@ def build_release(
         What was made.
 
     Raises:
+        GoalsMissedError: Goals are required and a model is below one; nothing was packed.
         StellaError: Any step refused; nothing was published unless the sentence says so.
     """
     watch = _Stopwatch(progress)
     desk = watch.run("look up", lambda: look_up(spec.name, spec.release.channels, options))
     build = watch.run("train", lambda: train(spec, progress))
+    if options.require_goals:
+        _check_goals(build)
     bundles = watch.run("pack", lambda: pack_build(spec.name, spec.to_dict(), build, options, desk))
     if desk.repository is None:
         return Outcome(spec, build, bundles, None, None, None, watch.seconds)
@@ -142,6 +148,16 @@ def build_release(
         rollout = watch.run("roll out", lambda: roll_out(spec, options, desk))
     warnings = tuple(desk.repository.warnings(options.now))
     return Outcome(spec, build, bundles, release, published, rollout, watch.seconds, warnings)
+
+
+def _check_goals(build: Build) -> None:
+    missed = [f"{model.cohort or 'default'}: {goal}" for model in build.models for goal in model.below_goals]
+    if missed:
+        raise GoalsMissedError(
+            f"Nothing was packed, for goals are missed. {' '.join(missed)}",
+            advice="Change the settings ('exporter build --compare-features' helps), or leave --require-goals out.",
+            missed=missed,
+        )
 
 
 def look_up(model: str, channels: tuple[str, ...], options: ReleaseOptions) -> Desk:

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 @source_option
 @keep_option
 @click.option("--max-bad-rows", type=click.FloatRange(0, 1), help="Share of rows that may be set aside.")
+@click.option("--require-goals", is_flag=True, help="Pack nothing when a model is below a goal (exit code 8).")
 @click.option("--compare-features", is_flag=True, help="Try a few feature sets and windows, and pack nothing.")
 @json_option
 def build(
@@ -72,6 +73,7 @@ def build(
     source_revision: str | None,
     keep: int,
     max_bad_rows: float | None,
+    require_goals: bool,
     compare_features: bool,
     as_json: bool,
 ) -> None:
@@ -103,6 +105,7 @@ def build(
         created=created,
         source=source_revision,
         keep=keep,
+        require_goals=require_goals,
     )
     return run_build(spec, options, as_json)
 

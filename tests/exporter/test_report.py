@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 from simulators.release_desk import NOW, ReleaseDesk
-from simulators.tiny_build import tiny_build
+from simulators.tiny_build import tiny_build, tiny_model
 
 from edge_runtime.errors import StellaError, StorageError
 from exporter.comparison import compare_features, variants
 from exporter.config import DataSpec, ModelSpec, WindowSpec
-from exporter.errors import TelemetryError
+from exporter.errors import GoalsMissedError, TelemetryError
 from exporter.keys import create_key
 from exporter.model_build import Build
 from exporter.pipeline import ReleaseOptions, build_release
@@ -168,3 +168,17 @@ def test_a_folder_that_cannot_be_written_is_refused_before_training(
     with pytest.raises(StorageError, match="is not writable"):
         build_release(SPEC, ReleaseOptions(tmp_path / "out", desk.targets, NOW), train=never)
     assert not (tmp_path / "out").exists()
+
+
+def test_required_goals_that_are_missed_pack_nothing(tmp_path: Path) -> None:
+    desk = ReleaseDesk(tmp_path)
+    poor = replace(tiny_build(), models=(tiny_model(below_goals=("Single readings do better.",)),))
+    options = ReleaseOptions(tmp_path / "out", desk.targets, NOW, require_goals=True)
+    with pytest.raises(GoalsMissedError, match="default: Single readings do better") as caught:
+        build_release(SPEC, options, train=lambda *_: poor)
+    assert caught.value.exit_code == 8
+    assert not (tmp_path / "out").exists()
+    assert "below a goal: Single readings" in printed(
+        build_release(SPEC, replace(options, require_goals=False), train=lambda *_: poor)
+    )
+    assert build_release(SPEC, options, train=train).bundles
