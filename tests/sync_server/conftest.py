@@ -33,7 +33,7 @@ AND NOT relispartition AND relname <> 'alembic_version'
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
     """One embedded Postgres for the whole run, migrated."""
-    with EmbeddedPostgres(tmp_path_factory.mktemp("pg")) as running:
+    with EmbeddedPostgres(tmp_path_factory.mktemp("data") / "postgres") as running:
         migrate(running.owner_url, app_role="stella_app")
         yield running
 
