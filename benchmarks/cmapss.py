@@ -116,10 +116,10 @@ def _measure(windows: Any, model: Any) -> dict[str, Any]:
     from exporter.alarms import days_by_device, find_incidents
 
     anomaly, raw, flags = verdicts_of(windows, model)
-    healthy = windows.take(windows.labels == 0)
-    incidents = find_incidents(flags[windows.labels == 0] > 0.5, healthy.device, model.incident_gap)
-    days = days_by_device(healthy)
-    counts = np.bincount(incidents.device, minlength=len(days))
+    healthy = windows.labels == 0
+    incidents = find_incidents(flags > 0.5, windows.device, model.incident_gap)
+    days = days_by_device(windows.take(healthy))
+    counts = np.bincount(incidents.device[healthy[incidents.first]], minlength=len(days))
     watched = days > 0
     return {
         "auc": auc(windows.labels, anomaly),

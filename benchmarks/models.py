@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from exporter.built import Build, BuiltModel
 from exporter.config import CalibrationSpec, DetectorSpec, FeatureSpec, ModelSpec, TrainSpec, WindowSpec, load_spec
 from exporter.dataset import Fleet, read_fleet
 from exporter.keys import create_key
-from exporter.model_build import Build, BuiltModel, build_models
+from exporter.model_build import build_models
 from exporter.packing import PackedBundle, pack_model
 from exporter.provenance import Provenance
 from exporter.window_sets import WindowSet, cut_windows

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from edge_runtime.contract.manifest import Signal
 from edge_runtime.contract.window import WindowRule
+from exporter.built import BuiltModel
 from exporter.config import ModelSpec
 from exporter.evaluation import evaluate
 from exporter.golden import Golden, make_golden
@@ -19,7 +20,6 @@ from exporter.graph.assembly import assemble
 from exporter.graph.forest import add_forest
 from exporter.graph.path_forest import PathForest, flatten_forest
 from exporter.graph.running import Graph
-from exporter.model_build import BuiltModel
 from exporter.parity import FP32_MOST_DIFFERENCE, Parity, choose_precision, compare_graph, keeps_scores
 from exporter.quantization import codebook8
 from exporter.references import choose_references

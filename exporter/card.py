@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from exporter.model_build import BuiltModel
+from exporter.built import BuiltModel
 from exporter.provenance import Provenance
 
 _USE = """\

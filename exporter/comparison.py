@@ -11,10 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from edge_runtime.errors import InputError
+from exporter.built import Build, Progress
 from exporter.config import FeatureSpec, ModelSpec, ReleaseSpec, WindowSpec
-from exporter.model_build import Build
-
-Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True, slots=True)

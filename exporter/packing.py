@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from edge_runtime.contract import archive, bundle, signature
 from edge_runtime.contract.manifest import FileEntry, Manifest
 from edge_runtime.contract.names import target_path
+from exporter.built import BuiltModel
 from exporter.card import model_card
 from exporter.keys import ReleaseKey
-from exporter.model_build import BuiltModel
 from exporter.provenance import Provenance, readable_json
 
 # The oldest onnxruntime the graph was tried on, and the operator sets it uses (design.md section 1).

@@ -16,12 +16,12 @@ from typing import Any, TypeVar
 from edge_runtime.contract.names import check_name
 from edge_runtime.contract.rollout import Rollout
 from edge_runtime.errors import InputError
+from exporter.built import Build, Progress
 from exporter.channels import start_rollout
 from exporter.config import ModelSpec
 from exporter.errors import GoalsMissedError
 from exporter.files import check_folder, write_bytes
 from exporter.keys import ReleaseKey
-from exporter.model_build import Build
 from exporter.packing import PackedBundle, pack_model
 from exporter.provenance import Provenance
 from exporter.publish import Published, ServerState, publish_release, server_state, update_repository
@@ -29,7 +29,6 @@ from exporter.release import ReleaseSummary, adopt_release, prepare_release, sig
 from exporter.repository import Repository, load_repository
 from exporter.server import Server
 
-Progress = Callable[[str, float], None]
 T = TypeVar("T")
 BUNDLES = "bundles"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from exporter.model_build import Build, BuiltModel
+from exporter.built import Build, BuiltModel
 from exporter.packing import PackedBundle
 from exporter.pipeline import Outcome
 

@@ -21,8 +21,8 @@ from edge_runtime.contract.manifest import Regimes, Signal, Threshold
 from edge_runtime.contract.names import cohort_part
 from edge_runtime.contract.window import WindowRule
 from edge_runtime.errors import ContractError, InputError
+from exporter.built import Build, BuiltModel, BuiltPrecision
 from exporter.files import read_bytes, write_bytes
-from exporter.model_build import Build, BuiltModel, BuiltPrecision
 from exporter.provenance import readable_json
 
 BUILD_FILE = "build.json"

@@ -30,7 +30,7 @@ from exporter.cli.output import emit, progress_display, report_console
 from exporter.cli.training import train_models
 
 if TYPE_CHECKING:
-    from exporter.model_build import BuiltPrecision
+    from exporter.built import BuiltPrecision
 
 _WORK = click.argument("work", type=click.Path(path_type=Path, file_okay=False))
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from exporter.built import Build
     from exporter.config import ModelSpec
-    from exporter.model_build import Build
 
 
 def train_models(spec: ModelSpec, progress: Callable[[str, float], None] | None) -> Build:

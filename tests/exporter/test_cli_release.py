@@ -11,9 +11,9 @@ import pytest
 from simulators.publish_server import PublishServer, problem, serving
 from simulators.tiny_build import tiny_build
 
+from exporter.built import Build
 from exporter.cli import run_command
 from exporter.keys import create_key, load_public_key
-from exporter.model_build import Build
 
 SETTINGS = """
 [model]

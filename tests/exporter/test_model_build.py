@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from edge_runtime.contract.golden import GoldenSpec
+from exporter.built import Build, BuiltModel
 from exporter.config import (
     CalibrationSpec,
     DataSpec,
@@ -21,7 +22,7 @@ from exporter.config import (
 )
 from exporter.errors import TelemetryError
 from exporter.graph.running import Graph
-from exporter.model_build import Build, BuiltModel, build_models
+from exporter.model_build import build_models
 
 HOURS = 140
 FAULTY_FROM = 110

@@ -14,11 +14,11 @@ from simulators.release_desk import NOW, ReleaseDesk
 from simulators.tiny_build import tiny_build, tiny_model
 
 from edge_runtime.errors import StellaError, StorageError
+from exporter.built import Build
 from exporter.comparison import compare_features, variants
 from exporter.config import DataSpec, ModelSpec, WindowSpec
 from exporter.errors import GoalsMissedError, TelemetryError
 from exporter.keys import create_key
-from exporter.model_build import Build
 from exporter.pipeline import ReleaseOptions, build_release
 from exporter.release import adopt_release, sign_release
 from exporter.report import number, print_report, quality_cells, report_dict

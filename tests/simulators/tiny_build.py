@@ -14,7 +14,7 @@ from edge_runtime.contract.golden import GoldenSpec
 from edge_runtime.contract.histogram import BINS
 from edge_runtime.contract.manifest import Regimes, Signal, Threshold
 from edge_runtime.contract.window import WindowRule
-from exporter.model_build import Build, BuiltModel
+from exporter.built import Build, BuiltModel
 from exporter.provenance import Provenance
 
 SLOTS, SIGNALS, GOLDEN_WINDOWS, REFERENCES = 3, 2, 4, 2
