@@ -13,7 +13,7 @@ from typing import cast
 
 import click
 
-from edge_runtime.errors import StellaError
+from edge_runtime.errors import InputError, StellaError
 
 INTERRUPTED = 130
 # Name: where the click command is, and its line in the help.
@@ -82,6 +82,14 @@ def run_command(arguments: list[str]) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in ("edge_runtime", "exporter", "sync_server"):
+            raise
+        # The base install is the device alone.
+        click.echo(
+            f"sync-server: {error.name} is not installed. Install it with: pip install 'stella-edge[server]'", err=True
+        )
+        return InputError.exit_code
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except BrokenPipeError:

@@ -14,7 +14,7 @@ from typing import cast
 
 import click
 
-from edge_runtime.errors import StellaError
+from edge_runtime.errors import InputError, StellaError
 
 INTERRUPTED = 130
 # Name: where the click command is, and its line in the help; in the order of the journey.
@@ -91,6 +91,14 @@ def run_command(arguments: list[str]) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in ("edge_runtime", "exporter", "sync_server"):
+            raise
+        # The base install is the device alone.
+        click.echo(
+            f"exporter: {error.name} is not installed. Install it with: pip install 'stella-edge[exporter]'", err=True
+        )
+        return InputError.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("exporter: interrupted", err=True)
         return INTERRUPTED
