@@ -34,9 +34,12 @@ def log_in(page: Page, address: str, name: str = "olga", path: str = "/") -> Non
     page.get_by_label("Password").fill(PASSWORD)
     page.get_by_role("button", name="Log in").click()
     expect(page.get_by_role("button", name="Log out")).to_be_visible()
+    # Visible is not yet styled: the stylesheet may still be on its way, and what is measured next depends on it.
+    page.wait_for_load_state("load")
 
 
 def overflows(page: Page) -> bool:
+    page.wait_for_load_state("load")
     return page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")
 
 
