@@ -34,13 +34,19 @@ def log_in(page: Page, address: str, name: str = "olga", path: str = "/") -> Non
     page.get_by_label("Password").fill(PASSWORD)
     page.get_by_role("button", name="Log in").click()
     expect(page.get_by_role("button", name="Log out")).to_be_visible()
-    # Visible is not yet styled: the stylesheet may still be on its way, and what is measured next depends on it.
+    # Visible is not yet whole: the rest of the page may still be on its way.
     page.wait_for_load_state("load")
 
 
 def overflows(page: Page) -> bool:
+    """Whether the page scrolls sideways and stays so: one moment of a page that still settles says nothing."""
     page.wait_for_load_state("load")
-    return page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")
+    # Not wait_for_function: it evaluates in the page, where the content security policy forbids that.
+    for _ in range(50):
+        if page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"):
+            return False
+        page.wait_for_timeout(100)
+    return True
 
 
 def test_log_in_look_around_and_log_out(page: Page, address: str, screenshots: Path) -> None:
