@@ -14,14 +14,13 @@ from edge_runtime.contract.manifest import Signal
 from edge_runtime.contract.window import WindowRule
 from exporter.built import BuiltModel
 from exporter.config import ModelSpec
+from exporter.detectors import graph_scores
+from exporter.detectors.protocol import AddDetector
 from exporter.evaluation import evaluate
 from exporter.golden import Golden, make_golden
 from exporter.graph.assembly import assemble
-from exporter.graph.forest import add_forest
-from exporter.graph.path_forest import PathForest, flatten_forest
 from exporter.graph.running import Graph
 from exporter.parity import FP32_MOST_DIFFERENCE, Parity, choose_precision, compare_graph, keeps_scores
-from exporter.quantization import codebook8
 from exporter.references import choose_references
 from exporter.training import Columns, Trained, train
 from exporter.window_sets import WindowSet
@@ -149,11 +148,11 @@ def _signals(spec: ModelSpec) -> tuple[Signal, ...]:
     return (*judged, *context)
 
 
-def _graph_bytes(trained: Trained, trees: PathForest) -> bytes:
+def _graph_bytes(trained: Trained, add_detector: AddDetector) -> bytes:
     model = assemble(
         trained.plan,
         trained.regimes,
-        lambda graph, features, name: add_forest(graph, trees, features, name=name),
+        add_detector,
         trained.calibration,
         trained.threshold.raw_score,
     )
@@ -164,10 +163,10 @@ def _graph_bytes(trained: Trained, trees: PathForest) -> bytes:
 def _prove(spec: ModelSpec, group: Group, trained: Trained) -> _Proof:
     """Make both graphs and compare them with the trained forest on held-out windows."""
     began = time.perf_counter()
-    trees = flatten_forest(trained.detector.forest)
-    candidates = {"fp32": _graph_bytes(trained, trees)}
+    candidates = {"fp32": _graph_bytes(trained, trained.detector.add_to)}
     convert_seconds = time.perf_counter() - began
-    candidates["codebook8"] = _graph_bytes(trained, codebook8(trees))
+    for candidate in trained.detector.candidates(trained.features):
+        candidates[candidate.name] = _graph_bytes(trained, candidate.add)
     held_out = len(group.held_out) > 0
     windows = group.held_out if held_out else group.windows
     step = max(1, -(-len(windows) // MOST_PARITY_WINDOWS))
@@ -219,7 +218,7 @@ def _evaluate(spec: ModelSpec, group: Group, trained: Trained, graph: Graph, *, 
     )
     alone = _newest_only(windows)
     features = np.asarray(alone.run(single.feature_graph(), ["features"])[0], np.float32)
-    scores = single.detector.fast_scores(features).astype(np.float64)
+    scores = graph_scores(single.detector, features).astype(np.float64)
     anomalous = scores >= single.threshold.raw_score
     baseline = evaluate(alone, scores, single.calibration(scores), anomalous, incident_gap=gap, labelled=labelled)
     return {**figures, "baseline": {"slots": 1, **baseline}}

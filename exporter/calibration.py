@@ -28,36 +28,30 @@ class Calibration:
     """A strictly increasing broken line through knots, from (0, 0) to (1, 1).
 
     Attributes:
-        raw_scores: x of the knots, ascending; for unbounded detectors after s / (1 + s).
+        raw_scores: x of the knots, ascending.
         anomaly_scores: y of the knots, ascending.
-        bounded: Whether raw scores lie in [0, 1] already.
     """
 
     raw_scores: tuple[float, ...]
     anomaly_scores: tuple[float, ...]
-    bounded: bool = True
 
     def __call__(self, raw_scores: npt.ArrayLike) -> FloatArray:
         """Return the anomaly scores of raw scores: any shape, float64.
 
         For figures in training; verdicts come from the graph.
         """
-        scores = np.asarray(raw_scores, np.float64)
-        x = scores if self.bounded else scores / (1.0 + scores)
-        return np.interp(x, self.raw_scores, self.anomaly_scores)
+        return np.interp(np.asarray(raw_scores, np.float64), self.raw_scores, self.anomaly_scores)
 
     def inverse(self, anomaly_score: float) -> float:
         """Return the raw score that maps to an anomaly score below 1."""
-        x = float(np.interp(anomaly_score, self.anomaly_scores, self.raw_scores))
-        return x if self.bounded else x / (1.0 - x)
+        return float(np.interp(anomaly_score, self.anomaly_scores, self.raw_scores))
 
 
-def fit_calibration(healthy_scores: npt.NDArray[np.floating], *, bounded: bool = True) -> Calibration:
+def fit_calibration(healthy_scores: npt.NDArray[np.floating]) -> Calibration:
     """Fit the map.
 
     Args:
-        healthy_scores: (n,) out-of-fold raw scores of healthy windows, higher is more anomalous.
-        bounded: Whether raw scores lie in [0, 1]; others must be at least 0.
+        healthy_scores: (n,) out-of-fold raw scores of healthy windows in [0, 1], higher is more anomalous.
 
     Returns:
         The map. Its last healthy knot is the 99.9 % quantile at .999, or the worst score at n / (n + 1) when there
@@ -67,8 +61,6 @@ def fit_calibration(healthy_scores: npt.NDArray[np.floating], *, bounded: bool =
         TelemetryError: There are no scores, or all of them are equal.
     """
     scores = np.sort(np.asarray(healthy_scores, np.float64))
-    if not bounded:
-        scores = scores / (1.0 + scores)
     n = scores.size
     if n == 0 or scores[-1] - scores[0] < CLOSEST:
         raise TelemetryError(
@@ -85,7 +77,7 @@ def fit_calibration(healthy_scores: npt.NDArray[np.floating], *, bounded: bool =
             knots.append((x, share))
             above_x, above_share = x, share
     xs, ys = zip(*reversed(knots), strict=True)
-    return Calibration((0.0, *xs, 1.0), (0.0, *ys, 1.0), bounded)
+    return Calibration((0.0, *xs, 1.0), (0.0, *ys, 1.0))
 
 
 def _shares(last: float) -> FloatArray:

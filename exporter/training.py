@@ -24,7 +24,7 @@ from exporter.alarms import threshold_for_rate
 from exporter.calibration import Calibration, fit_calibration
 from exporter.config import CalibrationSpec, DetectorSpec
 from exporter.dataset import HEALTHY
-from exporter.detectors import FittedForest, make_detector
+from exporter.detectors import FittedDetector, graph_scores, make_detector
 from exporter.errors import TelemetryError
 from exporter.graph.features import FeaturePlan, feature_model, plan_features
 from exporter.graph.running import Graph
@@ -58,7 +58,7 @@ class Trained:
     plan: FeaturePlan
     clusters: Clusters | None
     regimes: Regimes | None
-    detector: FittedForest
+    detector: FittedDetector
     calibration: Calibration
     threshold: Threshold
     histogram: tuple[int, ...]
@@ -177,7 +177,7 @@ def out_of_fold_scores(
         rest = windows.take(~held)
         regimes = _regimes(clusters, rest, plan)
         fitted = make_detector(detector).fit(_features(rest, plan, regimes))
-        scores[held] = fitted.fast_scores(_features(windows.take(held), plan, regimes))
+        scores[held] = graph_scores(fitted, _features(windows.take(held), plan, regimes))
     return scores
 
 

@@ -13,7 +13,7 @@ from exporter.graph.calibration import add_calibration
 from exporter.graph.features import FeaturePlan, add_features, window_info
 from exporter.graph.nodes import GraphBuilder, tensor_info
 
-# Adds a detector: the graph, the features' name and the name its [batch, 1] float32 raw score must get.
+# As exporter.detectors.protocol has it; repeated because graphs know no detector.
 AddDetector = Callable[[GraphBuilder, str, str], str]
 
 

@@ -29,9 +29,6 @@ def add_calibration(graph: GraphBuilder, calibration: Calibration, raw_score: st
     xs, ys = np.array(calibration.raw_scores), np.array(calibration.anomaly_scores)
     widths = np.diff(xs)
     score = add("Cast", raw_score, to=onnx.TensorProto.DOUBLE)
-    if not calibration.bounded:
-        one = constant(np.float64(1))
-        score = add("Div", score, add("Add", score, one))
     beyond = add("Sub", score, constant(xs[:-1]))
     reached = add("Min", add("Max", beyond, constant(np.zeros(1))), constant(widths))
     pieces = add("Mul", reached, constant(np.diff(ys) / widths))

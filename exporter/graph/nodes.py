@@ -101,6 +101,11 @@ class GraphBuilder:
             producer_name="stella-edge",
         )
 
+    def prefix(self) -> str:
+        """Return a prefix that no name has yet, for the names of a model that is grafted in."""
+        self._names += 1
+        return f"g{self._names}/"
+
     def _fresh(self, operator: str) -> str:
         self._names += 1
         return f"{operator.lower()}{self._names}"

@@ -17,7 +17,7 @@ from exporter.graph.forest import add_forest
 from exporter.graph.nodes import GraphBuilder, tensor_info
 from exporter.graph.path_forest import PathForest, flatten_forest
 from exporter.graph.running import Graph
-from exporter.quantization import LEVELS, codebook8, shortest_between
+from exporter.quantization.codebook import LEVELS, codebook8, shortest_between
 
 
 def graph_of(trees: PathForest) -> bytes:

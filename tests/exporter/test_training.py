@@ -8,7 +8,7 @@ import pytest
 from edge_runtime.contract.window import WindowRule
 from exporter.config import CalibrationSpec, DetectorSpec
 from exporter.dataset import Device
-from exporter.detectors import make_detector
+from exporter.detectors import graph_scores, make_detector
 from exporter.errors import TelemetryError
 from exporter.graph.features import feature_model, plan_features
 from exporter.graph.running import Graph
@@ -44,10 +44,10 @@ def test_each_device_is_scored_by_what_the_others_taught() -> None:
         readings = rest.newest.astype(np.float64)
         graph = Graph(feature_model(trained.plan, fit_regimes(trained.clusters, readings[:, 2:], readings[:, :2])))
         taught, asked = (np.asarray(part.run(graph, ["features"])[0], np.float32) for part in (rest, own))
-        expected = make_detector(DETECTOR).fit(taught).fast_scores(asked)
+        expected = graph_scores(make_detector(DETECTOR).fit(taught), asked)
         np.testing.assert_array_equal(trained.out_of_fold[windows.device == number].astype(np.float32), expected)
     # The devices at both ends are stranger to the others than they are to a model that knows them.
-    known = trained.detector.fast_scores(trained.features)
+    known = graph_scores(trained.detector, trained.features)
     ends = np.isin(windows.device, [0, 4])
     assert trained.out_of_fold[ends].mean() > known[ends].mean() + 0.02
 
