@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,26 +13,28 @@ import numpy.typing as npt
 from edge_runtime.contract.manifest import Signal
 from edge_runtime.contract.window import WindowRule
 from exporter.built import BuiltModel
+from exporter.candidates import Choice, Measured, choose
 from exporter.config import ModelSpec
+from exporter.costs import measure_costs
 from exporter.detectors import graph_scores
-from exporter.detectors.protocol import AddDetector
 from exporter.evaluation import evaluate
 from exporter.golden import Golden, make_golden
-from exporter.graph.assembly import assemble
 from exporter.graph.running import Graph
-from exporter.parity import FP32_MOST_DIFFERENCE, Parity, choose_precision, compare_graph, keeps_scores
+from exporter.proof import Proof, inexact, measured_forms, parity_dict, prove
 from exporter.references import choose_references
-from exporter.training import Columns, Trained, train
+from exporter.spec import HELD_OUT, TRAINING
+from exporter.training import Base, Columns, Trained, train
 from exporter.window_sets import WindowSet
 
-# scikit-learn scores some 30,000 windows a second: enough to prove parity to the third digit of a percent.
-MOST_PARITY_WINDOWS = 20_000
+# Figures on held-out devices rest on so many windows at most, of whole devices.
+MOST_EVALUATED = 2_000_000
+MOST_TIMED = 20_000
 # A model this much worse than single readings is no model: windows without context do that (design, section 1).
 BASELINE_MARGIN = 0.01
 # The anomaly score orders as the raw score does (contract, Calibration).
 AUC_TOLERANCE = 1e-4
-# Steps of one model: train, prove, golden windows, evaluate.
-_LAPS = 4
+# Steps of one model: train, prove, measure, golden windows, evaluate.
+_LAPS = 5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,18 +45,28 @@ class Group:
         cohort: Their cohort, or None for all.
         windows: Of the training devices, all labels.
         held_out: Of the held-out devices, all labels; empty when none are.
+        proofs: More windows to prove the graph on, by the name of their data set.
     """
 
     cohort: str | None
     windows: WindowSet
     held_out: WindowSet
+    proofs: Mapping[str, WindowSet] = field(default_factory=dict)
+
+    @property
+    def proof_sets(self) -> dict[str, WindowSet]:
+        """Data sets of the proof: held-out windows, or those of training, and what ``[[prove]]`` names."""
+        own = {HELD_OUT: self.held_out} if len(self.held_out) else {TRAINING: self.windows}
+        return {name: windows for name, windows in (own | dict(self.proofs)).items() if len(windows)}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Proof:
-    parity: Parity
-    candidates: dict[str, bytes]
-    convert_seconds: float
+class GroupBuild:
+    """One model, what its steps took in seconds, and what cohorts' hybrid models need of it."""
+
+    model: BuiltModel
+    seconds: dict[str, float]
+    base: Base | None
 
 
 class _Laps:
@@ -73,54 +85,66 @@ class _Laps:
 
 
 def build_group(
-    spec: ModelSpec, group: Group, *, labelled: bool, progress: Callable[[float], None] = lambda _: None
-) -> tuple[BuiltModel, dict[str, float]]:
-    """Build one model: train, convert, prove, choose golden windows and references, measure.
+    spec: ModelSpec,
+    group: Group,
+    *,
+    labelled: bool,
+    base: Base | None = None,
+    progress: Callable[[float], None] = lambda _: None,
+) -> GroupBuild:
+    """Build one model: train, convert, prove, choose a form, golden windows and references, measure.
 
     Args:
         spec: The settings.
         group: The devices.
         labelled: Whether labels say which windows are healthy.
+        base: For a cohort's hybrid model, the model of all devices.
         progress: Called with the share of the steps that is done.
 
     Returns:
-        The model, and seconds by step.
+        The model.
 
     Raises:
         TelemetryError: The data cannot support the alarm rate, or all windows score the same.
-        ConversionError: No golden window can be found.
+        ConversionError: No golden window can be found, or the graph gives no number for some windows.
         SpecError: A statistic is unknown.
     """
     columns = Columns(spec.data.signals, spec.data.context, spec.features.statistics)
     watch = _Laps(progress)
-    trained = train(group.windows, columns, spec.detector, spec.calibration, labelled=labelled)
+    trained = train(group.windows, columns, spec.detector, spec.calibration, labelled=labelled, base=base)
     watch.lap("train")
-    proof = _prove(spec, group, trained)
-    model = proof.candidates[proof.parity.chosen]
+    proof = prove(group.proof_sets, trained)
     watch.lap("prove")
+    measured = measured_forms(proof, measure_costs(proof.content, _some(group)))
+    choice = choose(measured, spec.goals, spec.release.precision)
+    watch.lap("measure")
     others = group.held_out if len(group.held_out) else group.windows
-    golden = make_golden(trained, others, model, tuple(proof.candidates.values()))
+    golden = make_golden(trained, others, proof.content[choice.name], tuple(proof.content.values()))
     references = choose_references(trained)
     watch.lap("golden windows")
-    evaluation = _evaluate(spec, group, trained, Graph(model), labelled=labelled)
+    evaluation = _evaluate(spec, group, trained, Graph(proof.content[choice.name]), labelled=labelled)
     watch.lap("evaluate")
-    return _whole(spec, group, trained, proof, golden, references, evaluation), watch.seconds
+    built = _whole(spec, group, trained, proof, measured, choice, golden, references, evaluation)
+    return GroupBuild(built, watch.seconds, trained.base() if trained.folds is not None else None)
 
 
 def _whole(
     spec: ModelSpec,
     group: Group,
     trained: Trained,
-    proof: _Proof,
+    proof: Proof,
+    measured: tuple[Measured, ...],
+    choice: Choice,
     golden: Golden,
     references: npt.NDArray[np.float32],
     evaluation: dict[str, Any],
 ) -> BuiltModel:
     return BuiltModel(
         cohort=group.cohort,
-        precision=proof.parity.chosen,
-        model_onnx=proof.candidates[proof.parity.chosen],
-        candidates=proof.candidates,
+        form=choice.name,
+        precisions={one.name: one.precision for one in proof.forms},
+        candidates=proof.content,
+        detector=spec.detector.kind,
         signals=_signals(spec),
         context=spec.data.context,
         window_rule=group.windows.rule,
@@ -133,11 +157,12 @@ def _whole(
         reference_count=len(references),
         golden_json=golden.json,
         golden_f32=golden.blob,
-        parity=proof.parity.to_dict(),
+        parity=parity_dict(spec, proof, measured, choice, held_out=len(group.held_out) > 0),
+        costs={one.name: one.cost.to_dict() | {"verdict": choice.verdicts[one.name]} for one in measured},
         evaluation=evaluation,
         convert_seconds=proof.convert_seconds,
-        notes=trained.notes,
-        below_goals=_missed_goals(proof.parity, evaluation),
+        notes=(*trained.notes, *_quality_notes(evaluation)),
+        below_goals=(*inexact(spec, proof), *choice.missed, *_unordered(evaluation)),
     )
 
 
@@ -148,52 +173,15 @@ def _signals(spec: ModelSpec) -> tuple[Signal, ...]:
     return (*judged, *context)
 
 
-def _graph_bytes(trained: Trained, add_detector: AddDetector) -> bytes:
-    model = assemble(
-        trained.plan,
-        trained.regimes,
-        add_detector,
-        trained.calibration,
-        trained.threshold.raw_score,
-    )
-    content: bytes = model.SerializeToString(deterministic=True)
-    return content
-
-
-def _prove(spec: ModelSpec, group: Group, trained: Trained) -> _Proof:
-    """Make both graphs and compare them with the trained forest on held-out windows."""
-    began = time.perf_counter()
-    candidates = {"fp32": _graph_bytes(trained, trained.detector.add_to)}
-    convert_seconds = time.perf_counter() - began
-    for candidate in trained.detector.candidates(trained.features):
-        candidates[candidate.name] = _graph_bytes(trained, candidate.add)
-    held_out = len(group.held_out) > 0
-    windows = group.held_out if held_out else group.windows
-    step = max(1, -(-len(windows) // MOST_PARITY_WINDOWS))
-    windows = windows.take(np.arange(0, len(windows), step))
-    expected: npt.NDArray[np.float64] | None = None
-    graphs = {}
-    for precision, content in candidates.items():
-        raw, verdicts, features = windows.run(Graph(content), ["raw_score", "is_anomaly", "features"])
-        if expected is None:
-            expected = trained.detector.raw_scores(np.asarray(features, np.float32))
-        graphs[precision] = compare_graph(
-            expected,
-            np.asarray(raw[:, 0], np.float64),
-            expected >= trained.threshold.raw_score,
-            np.asarray(verdicts[:, 0], np.bool_),
-            windows.labels,
-            content,
-        )
-    chosen, reason = choose_precision(spec.release.precision, graphs)
-    before = graphs["fp32"]
-    auc = None if before.auc is None or before.auc_change is None else before.auc - before.auc_change
-    return _Proof(Parity(len(windows), held_out, auc, graphs, chosen, reason), candidates, convert_seconds)
+def _some(group: Group) -> npt.NDArray[np.float32]:
+    """Return windows to time graphs on: enough that no call sees the ones of the call before."""
+    windows = group.held_out if len(group.held_out) else group.windows
+    return windows.sample(MOST_TIMED, 0).windows()
 
 
 def _evaluate(spec: ModelSpec, group: Group, trained: Trained, graph: Graph, *, labelled: bool) -> dict[str, Any]:
     """Measure the shipped graph on held-out devices, and a model of single readings beside it."""
-    windows, gap = group.held_out, spec.calibration.incident_gap
+    windows, gap = group.held_out.whole_devices(MOST_EVALUATED, spec.detector.seed), spec.calibration.incident_gap
     if not len(windows):
         return {}
     raw, score, verdicts = windows.run(graph, ["raw_score", "anomaly_score", "is_anomaly"])
@@ -230,24 +218,21 @@ def _newest_only(windows: WindowSet) -> WindowSet:
     return replace(windows, indices=np.ascontiguousarray(windows.indices[:, -1:]), rule=rule)
 
 
-def _missed_goals(parity: Parity, evaluation: dict[str, Any]) -> tuple[str, ...]:
-    goals = []
-    exact = parity.graphs["fp32"]
-    if exact.max_raw_difference > FP32_MOST_DIFFERENCE or exact.label_flips:
-        goals.append(
-            f"The fp32 graph differs from the trained model by up to {exact.max_raw_difference:.2g} in raw score, "
-            f"with {exact.label_flips} other verdicts."
-        )
-    if parity.chosen == "codebook8" and not keeps_scores(parity.graphs["codebook8"]):
-        goals.append(f"codebook8 keeps a rank correlation of only {parity.graphs['codebook8'].spearman:.5f}.")
+def _unordered(evaluation: dict[str, Any]) -> tuple[str, ...]:
+    """Return whether calibration lost the order of the scores, as a sentence."""
     auc, raw = evaluation.get("auc"), evaluation.get("auc_raw_score")
-    if auc is None or raw is None:
-        return tuple(goals)
-    if abs(auc - raw) > AUC_TOLERANCE:
-        goals.append(f"The AUC of the anomaly score is {auc:.4f}, that of the raw score {raw:.4f}.")
-    single = evaluation["baseline"]["auc"]
-    if single is not None and auc < single - BASELINE_MARGIN:
-        goals.append(
-            f"Single readings do better: AUC {single:.4f} against {auc:.4f}. Add context, or shorten window.slots."
-        )
-    return tuple(goals)
+    if auc is None or raw is None or abs(auc - raw) <= AUC_TOLERANCE:
+        return ()
+    return (f"The AUC of the anomaly score is {auc:.4f}, that of the raw score {raw:.4f}.",)
+
+
+def _quality_notes(evaluation: dict[str, Any]) -> tuple[str, ...]:
+    """Say what is no lack of fidelity, and yet a reason to think again."""
+    auc = evaluation.get("auc")
+    single = None if auc is None else evaluation["baseline"]["auc"]
+    if single is None or auc >= single - BASELINE_MARGIN:
+        return ()
+    return (
+        f"Single readings do better: AUC {single:.4f} against {auc:.4f}. Add context, shorten window.slots, or let "
+        "'exporter compare' look for better settings.",
+    )

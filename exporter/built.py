@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
-from edge_runtime.contract.manifest import Regimes, Signal, Threshold
+from edge_runtime.contract.manifest import Precision, Regimes, Signal, Threshold
 from edge_runtime.contract.window import WindowRule
 
 # Told (what is being done, share of the whole that is done).
 Progress = Callable[[str, float], None]
-BuiltPrecision = Literal["fp32", "codebook8"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +22,10 @@ class BuiltModel:
 
     Attributes:
         cohort: Its cohort, or None for the default model of all devices.
-        precision: Which candidate ``model_onnx`` is.
-        model_onnx: The graph to ship.
-        candidates: Both graphs by precision.
+        form: Which candidate ships.
+        precisions: What the manifest says of each candidate.
+        candidates: The graph of each form by name, ``fp32`` first.
+        detector: Its family.
         signals: Columns of a window, in order.
         context: Names of those that are context.
         window_rule: The window rule.
@@ -38,18 +38,20 @@ class BuiltModel:
         reference_count: R.
         golden_json: ``golden.json``.
         golden_f32: ``golden.f32``.
-        parity: JSON-ready figures: trained model vs fp32 graph vs codebook8 graph on held-out windows.
+        parity: ``parity.json``: the trained model against every form, on every data set of the proof.
+        costs: What each form costs on the machine that built it, and why it ships or does not; not in the bundle.
         evaluation: JSON-ready figures on held-out devices: AUC, faults caught, healthy alarms, the single-reading
             baseline.
-        convert_seconds: Time that the forest's conversion took.
+        convert_seconds: Time that the conversion to fp32 took.
         notes: Sentences for the report: constant signals, too few devices and the like.
         below_goals: Goals that it misses, as sentences.
     """
 
     cohort: str | None
-    precision: BuiltPrecision
-    model_onnx: bytes
+    form: str
+    precisions: Mapping[str, Precision]
     candidates: Mapping[str, bytes]
+    detector: str
     signals: tuple[Signal, ...]
     context: tuple[str, ...]
     window_rule: WindowRule
@@ -63,10 +65,21 @@ class BuiltModel:
     golden_json: bytes
     golden_f32: bytes
     parity: Mapping[str, Any]
+    costs: Mapping[str, Any]
     evaluation: Mapping[str, Any]
     convert_seconds: float
     notes: tuple[str, ...] = ()
     below_goals: tuple[str, ...] = ()
+
+    @property
+    def precision(self) -> Precision:
+        """What the manifest says of the form that ships."""
+        return self.precisions[self.form]
+
+    @property
+    def model_onnx(self) -> bytes:
+        """The graph that ships."""
+        return self.candidates[self.form]
 
 
 @dataclass(frozen=True, slots=True)

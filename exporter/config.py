@@ -16,14 +16,20 @@ from typing import Any
 
 from exporter.errors import SpecError
 from exporter.spec import (
+    BATCHES,
     EVERY_SECOND,
+    HELD_OUT,
+    KINDS,
     MAX_BAD_ROWS,
+    TRAINING,
     CalibrationSpec,
     DataSpec,
     DetectorSpec,
     FeatureSpec,
+    GoalSpec,
     ModelSpec,
     Precision,
+    ProofSpec,
     ReleaseSpec,
     TrainSpec,
     WindowSpec,
@@ -36,8 +42,10 @@ __all__ = [
     "DataSpec",
     "DetectorSpec",
     "FeatureSpec",
+    "GoalSpec",
     "ModelSpec",
     "Precision",
+    "ProofSpec",
     "ReleaseSpec",
     "TrainSpec",
     "WindowSpec",
@@ -96,6 +104,8 @@ def parse_spec(value: Mapping[str, Any], *, source: str, folder: Path) -> ModelS
         detector=_detector(root.table("detector")),
         calibration=_calibration(root.table("calibration")),
         train=_train(root.table("train")),
+        goals=_goals(root.table("goals")),
+        prove=_proofs(root, folder),
         release=_release(root.table("release")),
     )
     model.close()
@@ -155,11 +165,12 @@ def _features(table: Table) -> FeatureSpec:
 def _detector(table: Table) -> DetectorSpec:
     default = DetectorSpec()
     spec = DetectorSpec(
-        kind=table.choice("kind", ("isolation_forest",), default.kind),
+        kind=table.choice("kind", KINDS, default.kind),
         trees=table.integer("trees", default.trees, least=1, most=5000),
         max_samples=table.optional_integer("max_samples", least=2, most=1 << 20),
         max_features=table.number("max_features", default.max_features, least=1e-6, most=1.0),
         seed=table.integer("seed", default.seed, least=0, most=2**32 - 1),
+        cohort_weight=table.number("cohort_weight", default.cohort_weight, least=0.01, most=0.99),
     )
     table.close()
     return spec
@@ -189,11 +200,38 @@ def _train(table: Table) -> TrainSpec:
     return spec
 
 
+def _goals(table: Table) -> GoalSpec:
+    default = GoalSpec()
+    spec = GoalSpec(
+        spearman_loss=table.number("spearman_loss", default.spearman_loss, most=1.0),
+        label_flips=table.number("label_flips", default.label_flips, most=1.0),
+        auc_loss=table.number("auc_loss", default.auc_loss, most=1.0),
+        raw_difference=table.optional_number("raw_difference", most=1.0),
+        prefer=table.choice("prefer", ("smallest", "fastest"), default.prefer),
+        batch=table.choice_of_numbers("batch", BATCHES, default.batch),
+        slowdown=table.number("slowdown", default.slowdown, least=1.0),
+    )
+    table.close()
+    return spec
+
+
+def _proofs(root: Table, folder: Path) -> tuple[ProofSpec, ...]:
+    found: list[ProofSpec] = []
+    for table in root.tables("prove"):
+        labels = table.optional_text("labels")
+        name, readings = table.text("name"), folder / table.text("readings")
+        if name in (HELD_OUT, TRAINING, *(one.name for one in found)):
+            raise table.refuse("name", f"is {name!r}, which another data set has")
+        found.append(ProofSpec(name, readings, None if labels is None else folder / labels))
+        table.close()
+    return tuple(found)
+
+
 def _release(table: Table) -> ReleaseSpec:
     default = ReleaseSpec()
     spec = ReleaseSpec(
         channels=tuple(table.check_name("channel", name) for name in table.texts("channels", default.channels)),
-        precision=table.choice("precision", ("auto", "fp32", "codebook8"), default.precision),
+        precision=table.choice("precision", ("auto", "fp32", "codebook8", "int8"), default.precision),
         cohorts=table.flag("cohorts", default.cohorts),
     )
     if not spec.channels:

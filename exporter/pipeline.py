@@ -50,7 +50,7 @@ class ReleaseOptions:
         created: Written into provenance.json when given.
         source: Revision of the settings and data, written into provenance.json when given.
         keep: Newest releases that stay listed although no channel runs them.
-        require_goals: Whether a model below a goal is refused instead of noted.
+        allow_below_goals: Whether a model that misses its goals is packed, with them in its manifest.
     """
 
     out: Path
@@ -65,7 +65,7 @@ class ReleaseOptions:
     created: datetime | None = None
     source: str | None = None
     keep: int = 2
-    require_goals: bool = False
+    allow_below_goals: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,14 +129,12 @@ def build_release(
         What was made.
 
     Raises:
-        GoalsMissedError: Goals are required and a model is below one; nothing was packed.
+        GoalsMissedError: A model misses its goals; nothing was packed.
         StellaError: Any step refused; nothing was published unless the sentence says so.
     """
     watch = _Stopwatch(progress)
     desk = watch.run("look up", lambda: look_up(spec.name, spec.release.channels, options))
     build = watch.run("train", lambda: train(spec, progress))
-    if options.require_goals:
-        _check_goals(build)
     bundles = watch.run("pack", lambda: pack_build(spec.name, spec.to_dict(), build, options, desk))
     if desk.repository is None:
         return Outcome(spec, build, bundles, None, None, None, watch.seconds)
@@ -154,7 +152,7 @@ def _check_goals(build: Build) -> None:
     if missed:
         raise GoalsMissedError(
             f"Nothing was packed, for goals are missed. {' '.join(missed)}",
-            advice="Change the settings ('exporter build --compare-features' helps), or leave --require-goals out.",
+            advice="Change the settings ('exporter build --compare-features' helps), or give --allow-below-goals.",
             missed=missed,
         )
 
@@ -200,9 +198,12 @@ def pack_build(
     """Pack every model of a build and write the bundles to ``OUT/bundles/MODEL/VERSION/``.
 
     Raises:
+        GoalsMissedError: A model misses its goals, and that is not allowed.
         ContractError: A name breaks its rule.
         StorageError: The bundles cannot be written.
     """
+    if not options.allow_below_goals:
+        _check_goals(build)
     provenance = Provenance(
         data_digest=build.data_digest,
         readings=build.readings,

@@ -6,7 +6,7 @@ from the build, sizes from the bundles.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from exporter.built import Build, BuiltModel
@@ -24,9 +24,12 @@ def model_dict(model: BuiltModel, bundle: PackedBundle | None) -> dict[str, Any]
     """Return the figures of one model as one JSON-ready object."""
     value: dict[str, Any] = {
         "cohort": model.cohort,
+        "detector": model.detector,
+        "form": model.form,
         "precision": model.precision,
         "evaluation": dict(model.evaluation),
         "parity": dict(model.parity),
+        "costs": dict(model.costs),
         "threshold": {
             "anomaly_score": model.threshold.anomaly_score,
             "raw_score": model.threshold.raw_score,
@@ -35,7 +38,6 @@ def model_dict(model: BuiltModel, bundle: PackedBundle | None) -> dict[str, Any]
         "signals": len(model.signals),
         "context": list(model.context),
         "features": len(model.features),
-        "model_bytes": {name: len(graph) for name, graph in model.candidates.items()},
         "convert_seconds": round(model.convert_seconds, 4),
         "notes": list(model.notes),
         "below_goals": list(model.below_goals),
@@ -96,7 +98,7 @@ def print_build(report: Mapping[str, Any], console: Console) -> None:
     devices = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in data["devices"].items())
     console.print(f"{data['readings']:,} readings; devices: {devices}.", markup=False, highlight=False)
     console.print(_quality(report["models"]))
-    console.print(_truth(report["models"]))
+    console.print(_forms(report["models"]))
     for line in _remarks(report):
         console.print(f"- {line}", markup=False, highlight=False)
 
@@ -151,23 +153,39 @@ def quality_cells(figures: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
     )
 
 
-def _truth(models: Sequence[Mapping[str, Any]]) -> Table:
-    table = _table("How true and how large the graphs are")
-    for head in ("model", "ships", "flips fp32", "flips codebook8", "Spearman codebook8", "convert", "bundle"):
-        table.add_column(head, justify="left" if head in ("model", "ships") else "right", overflow="fold")
+def _forms(models: Sequence[Mapping[str, Any]]) -> Table:
+    """Return the candidates: what each keeps of the trained model, and what it costs on this machine."""
+    table = _table(
+        "The forms it could ship in; * ships. Fidelity is that of the worst data set; us a window, one thread"
+    )
+    heads = ("model", "form", "on disk", "deflated", "load", "1", "100", "10,000", "Spearman", "flips", "AUC change")
+    for head in heads:
+        table.add_column(head, justify="left" if head in ("model", "form") else "right", overflow="fold")
     for model in models:
-        parity = model["parity"]
-        size = model.get("bundle_bytes")
-        table.add_row(
-            model["cohort"] or DEFAULT,
-            model["precision"],
-            number(_at(parity, "fp32", "label_flips")),
-            number(_at(parity, "codebook8", "label_flips")),
-            number(_at(parity, "codebook8", "spearman"), 6),
-            f"{model['convert_seconds']:.3f} s",
-            "-" if size is None else f"{size / 1000:.0f} KB",
-        )
+        for name, form in model["parity"]["candidates"].items():
+            mark = "*" if name == model["form"] else ""
+            cost = model["costs"][name]
+            table.add_row(
+                model["cohort"] or DEFAULT,
+                f"{name}{mark}",
+                f"{cost['bytes'] / 1000:.0f} KB",
+                f"{cost['bytes_deflated'] / 1000:.0f} KB",
+                f"{cost['load_ms']:.1f} ms",
+                *(number(float(value), 3) for value in cost["window_us"].values()),
+                *_worst(form["sets"].values()),
+            )
     return table
+
+
+def _worst(sets: Iterable[Mapping[str, Any]]) -> tuple[str, str, str]:
+    """Return the lowest rank correlation, the largest share of flips and the largest loss of AUC."""
+    figures = list(sets)
+    changes = [one["auc_change"] for one in figures if one["auc_change"] is not None]
+    return (
+        number(min(one["spearman"] for one in figures), 6),
+        f"{max(one['label_flip_share'] for one in figures):.3%}",
+        f"{min(changes):+.5f}" if changes else "-",
+    )
 
 
 def _remarks(report: Mapping[str, Any]) -> list[str]:
@@ -175,9 +193,8 @@ def _remarks(report: Mapping[str, Any]) -> list[str]:
     seen: dict[str, list[str]] = {}
     for model in report["models"]:
         name = model["cohort"] or DEFAULT
-        reason = model["parity"].get("reason")
-        chosen = [f"ships {model['precision']}: {reason}"] if reason else []
-        for note in (*model["notes"], *chosen, *(f"below a goal: {goal}" for goal in model["below_goals"])):
+        forms = [f"{form}: {cost['verdict']}" for form, cost in model["costs"].items()]
+        for note in (*model["notes"], *forms, *(f"below a goal: {goal}" for goal in model["below_goals"])):
             seen.setdefault(note, []).append(name)
     return [*report["notes"], *(f"{', '.join(names)}: {note}" for note, names in seen.items())]
 

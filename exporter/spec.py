@@ -7,8 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-Precision = Literal["auto", "fp32", "codebook8"]
+Precision = Literal["auto", "fp32", "codebook8", "int8"]
+Preference = Literal["smallest", "fastest"]
 EVERY_SECOND = "every-second-device"
+# Detector families, in the order of the help.
+KINDS = ("isolation_forest", "hybrid")
+# Windows in one call, at which every candidate is timed.
+BATCHES = (1, 100, 10_000)
+# What the proof calls the windows of held-out devices, and those of the training devices where none are held out.
+HELD_OUT, TRAINING = "held out", "training"
 # Share of rows that may be set aside before data is refused (contract, Bad input).
 MAX_BAD_ROWS = 0.01
 
@@ -77,11 +84,12 @@ class DetectorSpec:
     """The detector and its size.
 
     Attributes:
-        kind: ``isolation_forest``.
+        kind: ``isolation_forest``, or ``hybrid``: in a cohort's bundle its own forest and that of all devices together.
         trees: Number of trees.
         max_samples: Windows per tree; None: scikit-learn's own choice, at most 256.
         max_features: Share of the features that each tree sees, in (0, 1].
         seed: Of every random choice in training.
+        cohort_weight: Weight of the cohort's own forest in a hybrid, in (0, 1); the forest of all devices has the rest.
     """
 
     kind: str = "isolation_forest"
@@ -89,6 +97,7 @@ class DetectorSpec:
     max_samples: int | None = None
     max_features: float = 1.0
     seed: int = 0
+    cohort_weight: float = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +129,51 @@ class TrainSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class GoalSpec:
+    """What a model must keep to be packed, and which of its forms is preferred.
+
+    Attributes:
+        spearman_loss: Largest loss of rank correlation of raw scores with the trained model.
+        label_flips: Largest share of windows with another verdict than the trained model's.
+        auc_loss: Largest loss of AUC by conversion and quantization, where labels exist.
+        raw_difference: Largest difference of a raw score between the trained model and its exact graph; None: 1e-6
+            for forests, 1e-4 for detectors that two libraries compute in float32.
+        prefer: The smallest form that is hardly slower than fp32, or the fastest.
+        batch: Windows in one call, for which speed counts.
+        slowdown: How many times slower than fp32 the smallest form may be at that batch.
+    """
+
+    spearman_loss: float = 0.001
+    label_flips: float = 0.002
+    auc_loss: float = 0.005
+    raw_difference: float | None = None
+    prefer: Preference = "smallest"
+    batch: int = 1
+    slowdown: float = 1.2
+
+
+@dataclass(frozen=True, slots=True)
+class ProofSpec:
+    """More labelled or unlabelled telemetry to prove the graph on, with the columns of the training data.
+
+    Attributes:
+        name: What the report calls it.
+        readings: Parquet or CSV file, or a folder of them.
+        labels: Table of device, time and ``label``, or None.
+    """
+
+    name: str
+    readings: Path
+    labels: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ReleaseSpec:
     """What a release is made for.
 
     Attributes:
         channels: Channels that may run it.
-        precision: ``fp32``, ``codebook8``, or ``auto`` for the smaller one that keeps its scores.
+        precision: ``fp32``, ``codebook8`` or ``int8``, or ``auto`` for what the goals prefer.
         cohorts: Whether cohorts with enough devices get a model of their own.
     """
 
@@ -145,7 +193,9 @@ class ModelSpec:
     detector: DetectorSpec = DetectorSpec()
     calibration: CalibrationSpec = CalibrationSpec()
     train: TrainSpec = TrainSpec()
+    goals: GoalSpec = GoalSpec()
     release: ReleaseSpec = ReleaseSpec()
+    prove: tuple[ProofSpec, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as JSON-ready tables, as provenance.json records them; paths by name only."""
@@ -163,10 +213,18 @@ class ModelSpec:
                 "max_bad_rows": self.data.max_bad_rows,
             },
             **{name: _plain(getattr(self, name)) for name in _SECTIONS},
+            "prove": [
+                {
+                    "name": one.name,
+                    "readings": one.readings.name,
+                    "labels": None if one.labels is None else one.labels.name,
+                }
+                for one in self.prove
+            ],
         }
 
 
-_SECTIONS = ("window", "features", "detector", "calibration", "train", "release")
+_SECTIONS = ("window", "features", "detector", "calibration", "train", "goals", "release")
 
 
 def _plain(section: Any) -> dict[str, Any]:

@@ -61,6 +61,13 @@ class Table:
             raise self.refuse(key, "must be a table")
         return Table(value, self._source, key)
 
+    def tables(self, key: str) -> list[Table]:
+        """Take a list of tables (``[[key]]``); an absent one is empty."""
+        value = self.take(key, [])
+        if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+            raise self.refuse(key, f"must be tables, each begun with [[{key}]]")
+        return [Table(item, self._source, f"{key}[{number}]") for number, item in enumerate(value)]
+
     def text(self, key: str, default: str = _MISSING) -> str:
         """Take a text that is not empty."""
         value = self.take(key, default)
@@ -135,6 +142,13 @@ class Table:
             if value == word:
                 return word
         raise self.refuse(key, f"is {value!r}", did_you_mean(str(value), among))
+
+    def choice_of_numbers(self, key: str, among: tuple[int, ...], default: int) -> int:
+        """Take one of a few whole numbers."""
+        value = self.take(key, default)
+        if isinstance(value, bool) or value not in among:
+            raise self.refuse(key, f"is {value!r}", f"There are: {', '.join(map(str, among))}.")
+        return int(value)
 
     def flag(self, key: str, default: bool) -> bool:
         """Take true or false."""

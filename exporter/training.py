@@ -35,6 +35,32 @@ FOLDS = 5
 LEAVE_ONE_OUT_BELOW = 10
 # A signal that goes missing more rarely than this in training does not earn a feature for it.
 SHARE_WORTH_A_FEATURE = 0.001
+# A forest of 1,000 trees draws 256,000 windows, and means and spreads are known to a part in a thousand long before:
+# of more windows a sample trains, drawn over all devices.
+MOST_TRAINED = 300_000
+# A quantile of .999 rests on 2,000 windows then; of more windows those of a sample of whole devices calibrate.
+MOST_CALIBRATED = 2_000_000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fold:
+    """What was learnt without the devices of one fold: residuals and detector."""
+
+    regimes: Regimes | None
+    detector: FittedDetector
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Folds:
+    """The folds of a fleet.
+
+    Attributes:
+        of_device: (devices,) the fold of each device's number, -1 for one that is not there.
+        learnt: By fold.
+    """
+
+    of_device: npt.NDArray[np.int64]
+    learnt: tuple[Fold, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,13 +71,14 @@ class Trained:
         plan: Its features.
         clusters: Regimes of the context alone, or None without context.
         regimes: What is normal in which context, or None without context.
-        detector: Trained on all healthy windows.
+        detector: Trained on all healthy windows, or a sample of them where they are very many.
         calibration: From raw score to anomaly score.
         threshold: From which score on a window is an anomaly.
         histogram: 15 counts of out-of-fold anomaly scores.
-        healthy: The windows it was trained on.
-        features: (m, F) float32 of them.
+        healthy: The healthy windows that it was calibrated on.
         out_of_fold: (m,) float64, their out-of-fold raw scores.
+        features: (k, F) float32 of the windows that the detector was trained on.
+        folds: What the folds learnt, for the hybrid models of cohorts; None for other detectors.
         notes: Sentences for the report.
     """
 
@@ -63,13 +90,35 @@ class Trained:
     threshold: Threshold
     histogram: tuple[int, ...]
     healthy: WindowSet
-    features: npt.NDArray[np.float32]
     out_of_fold: npt.NDArray[np.float64]
+    features: npt.NDArray[np.float32]
+    folds: Folds | None
     notes: tuple[str, ...]
 
     def feature_graph(self) -> Graph:
         """Return the feature graph, ready to run."""
         return Graph(feature_model(self.plan, self.regimes))
+
+    def base(self) -> Base:
+        """Return what the hybrid models of cohorts build on.
+
+        Raises:
+            ValueError: It was not trained as a hybrid.
+        """
+        if self.folds is None:
+            raise ValueError("only a hybrid keeps what its folds learnt")
+        return Base(self.plan, self.clusters, self.regimes, self.detector, self.folds)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Base:
+    """The model of all devices, as far as a cohort's hybrid model shares it: features, regimes, detector, folds."""
+
+    plan: FeaturePlan
+    clusters: Clusters | None
+    regimes: Regimes | None
+    detector: FittedDetector
+    folds: Folds
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +138,7 @@ def train(
     *,
     labelled: bool,
     clusters: Clusters | None = None,
+    base: Base | None = None,
 ) -> Trained:
     """Train one model.
 
@@ -99,6 +149,7 @@ def train(
         calibration: Alarm rate or threshold, and what counts as healthy.
         labelled: Whether labels say which windows are healthy.
         clusters: Regimes of the context where they are known already; else they are found.
+        base: For a cohort's hybrid model, the model of all devices.
 
     Returns:
         The model.
@@ -110,75 +161,108 @@ def train(
     """
     group = windows.take(windows.labels == HEALTHY) if labelled else windows
     _check_healthy(group, columns)
-    plan = plan_features(
-        columns.statistics,
-        signals=columns.signals,
-        context=columns.context,
-        slots=windows.rule.slots,
-        shares=_signals_that_go_missing(group, columns.signals),
-    )
-    clusters = clusters or _clusters(group, plan, detector.seed)
+    if base is None:
+        plan = plan_features(
+            columns.statistics,
+            signals=columns.signals,
+            context=columns.context,
+            slots=windows.rule.slots,
+            shares=_signals_that_go_missing(group, columns.signals),
+        )
+        clusters = clusters or _clusters(group, plan, detector.seed)
+    else:
+        plan, clusters = base.plan, base.clusters
+    learner = _Learner(plan, clusters, detector, base)
     notes = _notes(group, columns)
-    scores = out_of_fold_scores(group, plan, clusters, detector)
-    dropped = 0.0 if labelled else calibration.assumed_contamination
-    if dropped:
+    if not labelled and calibration.assumed_contamination:
+        dropped = calibration.assumed_contamination
+        scores, _ = learner.out_of_fold(group)
         group = group.take(scores <= np.quantile(scores, 1.0 - dropped))
-        scores = out_of_fold_scores(group, plan, clusters, detector)
         notes.append(f"Without labels the most anomalous {dropped:.2%} of the windows were taken for faulty.")
-    return _finish(group, plan, clusters, detector, calibration, scores, tuple(notes))
+    return _finish(learner, group, calibration, notes)
 
 
-def _finish(
-    group: WindowSet,
-    plan: FeaturePlan,
-    clusters: Clusters | None,
-    detector: DetectorSpec,
-    calibration: CalibrationSpec,
-    scores: npt.NDArray[np.float64],
-    notes: tuple[str, ...],
-) -> Trained:
-    """Calibrate on out-of-fold scores and train the shipped detector on all of the healthy windows."""
+def _finish(learner: _Learner, group: WindowSet, calibration: CalibrationSpec, notes: list[str]) -> Trained:
+    """Calibrate on out-of-fold scores and train the shipped detector on the healthy windows."""
+    judged = group.whole_devices(MOST_CALIBRATED, learner.spec.seed)
+    notes += _size_notes(group, judged)
+    scores, folds = learner.out_of_fold(group, judged)
     fitted_map = fit_calibration(scores)
-    threshold = _threshold(group, scores, fitted_map, calibration)
-    regimes = _regimes(clusters, group, plan)
-    features = _features(group, plan, regimes)
+    final = learner.learn(group)
     return Trained(
-        plan=plan,
-        clusters=clusters,
-        regimes=regimes,
-        detector=make_detector(detector).fit(features),
+        plan=learner.plan,
+        clusters=learner.clusters,
+        regimes=final.regimes,
+        detector=final.detector,
         calibration=fitted_map,
-        threshold=threshold,
+        threshold=_threshold(judged, scores, fitted_map, calibration),
         histogram=tuple(np.histogram(fitted_map(scores), bins=EDGES)[0].tolist()),
-        healthy=group,
-        features=features,
+        healthy=judged,
         out_of_fold=scores,
-        notes=notes,
+        features=final.features,
+        folds=folds if learner.spec.kind == "hybrid" else None,
+        notes=tuple(notes),
     )
 
 
-def out_of_fold_scores(
-    windows: WindowSet, plan: FeaturePlan, clusters: Clusters | None, detector: DetectorSpec
-) -> npt.NDArray[np.float64]:
-    """Score each window by a forest, means and spreads that saw nothing of its device.
+@dataclass(frozen=True, slots=True, eq=False)
+class _Learnt:
+    regimes: Regimes | None
+    detector: FittedDetector
+    features: npt.NDArray[np.float32]
 
-    Args:
-        windows: Healthy windows.
-        plan: Their features.
-        clusters: Regimes of the context of all devices: where they lie says nothing of any judged signal. The means and
-            spreads within them are measured anew for each fold.
-        detector: Kind, size and seed.
 
-    Returns:
-        (m,) raw scores.
-    """
-    scores = np.empty(len(windows), np.float64)
-    for held in _folds(windows, detector.seed):
-        rest = windows.take(~held)
-        regimes = _regimes(clusters, rest, plan)
-        fitted = make_detector(detector).fit(_features(rest, plan, regimes))
-        scores[held] = graph_scores(fitted, _features(windows.take(held), plan, regimes))
-    return scores
+@dataclass(frozen=True, slots=True, eq=False)
+class _Learner:
+    """Learns a detector of some windows: the plan and the clusters are settled, the rest comes from the windows."""
+
+    plan: FeaturePlan
+    clusters: Clusters | None
+    spec: DetectorSpec
+    base: Base | None
+
+    def learn(self, windows: WindowSet, fold: int | None = None) -> _Learnt:
+        """Train on healthy windows; ``fold`` names the part of the base that saw the same devices."""
+        sample = windows.sample(MOST_TRAINED, self.spec.seed)
+        if self.base is None:
+            regimes, shared = _regimes(self.clusters, sample, self.plan), None
+        elif fold is None:
+            regimes, shared = self.base.regimes, self.base.detector
+        else:
+            learnt = self.base.folds.learnt[fold]
+            regimes, shared = learnt.regimes, learnt.detector
+        features = _features(sample, self.plan, regimes)
+        return _Learnt(regimes, make_detector(self.spec, shared).fit(features), features)
+
+    def out_of_fold(
+        self, windows: WindowSet, judged: WindowSet | None = None
+    ) -> tuple[npt.NDArray[np.float64], Folds | None]:
+        """Score each window by a detector, means and spreads that saw nothing of its device.
+
+        Args:
+            windows: Healthy windows.
+            judged: Those of them to score, whole devices; all when None.
+
+        Returns:
+            (m,) raw scores of the judged windows, and what the folds learnt, where folds are devices.
+        """
+        judged = windows if judged is None else judged
+        of_device = _fold_of_devices(windows, self.spec.seed) if self.base is None else self.base.folds.of_device
+        scores = np.empty(len(judged), np.float64)
+        if of_device is None:
+            for held in _stretches(len(windows)):
+                scores[held] = self._score(self.learn(windows.take(~held)), windows.take(held))
+            return scores, None
+        learnt = []
+        for fold in range(int(of_device.max()) + 1):
+            one = self.learn(windows.take(of_device[windows.device] != fold), fold)
+            learnt.append(Fold(one.regimes, one.detector))
+            held = of_device[judged.device] == fold
+            scores[held] = self._score(one, judged.take(held))
+        return scores, Folds(of_device, tuple(learnt))
+
+    def _score(self, learnt: _Learnt, windows: WindowSet) -> npt.NDArray[np.float32]:
+        return graph_scores(learnt.detector, _features(windows, self.plan, learnt.regimes))
 
 
 def _check_healthy(windows: WindowSet, columns: Columns) -> None:
@@ -196,22 +280,22 @@ def _check_healthy(windows: WindowSet, columns: Columns) -> None:
         )
 
 
-def _folds(windows: WindowSet, seed: int) -> Iterator[npt.NDArray[np.bool_]]:
-    """Yield masks of held-out windows: 5 folds of devices, or one device each below 10 devices.
-
-    A single device has no other to be scored by; five stretches of its time stand in.
-    """
+def _fold_of_devices(windows: WindowSet, seed: int) -> npt.NDArray[np.int64] | None:
+    """Return the fold of each device's number: 5 folds, or one device each below 10 devices; None for one device."""
     present = np.unique(windows.device)
     if present.size == 1:
-        fold = np.arange(len(windows)) * FOLDS // max(1, len(windows))
-        number = FOLDS
-    else:
-        number = present.size if present.size < LEAVE_ONE_OUT_BELOW else FOLDS
-        of_device = np.empty(int(present.max()) + 1, np.int64)
-        of_device[np.random.default_rng(seed).permutation(present)] = np.arange(present.size) % number
-        fold = of_device[windows.device]
-    for k in range(number):
-        held = fold == k
+        return None
+    number = present.size if present.size < LEAVE_ONE_OUT_BELOW else FOLDS
+    of_device = np.full(len(windows.devices), -1, np.int64)
+    of_device[np.random.default_rng(seed).permutation(present)] = np.arange(present.size) % number
+    return of_device
+
+
+def _stretches(windows: int) -> Iterator[npt.NDArray[np.bool_]]:
+    """Yield masks of five stretches of time: a single device has no other to be scored by."""
+    fold = np.arange(windows) * FOLDS // max(1, windows)
+    for number in range(FOLDS):
+        held = fold == number
         if held.any() and not held.all():
             yield held
 
@@ -252,6 +336,18 @@ def _signals_that_go_missing(windows: WindowSet, signals: tuple[str, ...]) -> tu
     return tuple(
         name for name, share in zip(signals, missing.tolist(), strict=True) if SHARE_WORTH_A_FEATURE <= share < 1
     )
+
+
+def _size_notes(group: WindowSet, judged: WindowSet) -> list[str]:
+    notes = []
+    if len(group) > MOST_TRAINED:
+        notes.append(f"Of {len(group):,} healthy windows a sample of {MOST_TRAINED:,}, over all devices, trained.")
+    if len(judged) < len(group):
+        notes.append(
+            f"Calibrated on the {len(judged):,} healthy windows of {np.unique(judged.device).size:,} devices, drawn "
+            "from all."
+        )
+    return notes
 
 
 def _notes(windows: WindowSet, columns: Columns) -> list[str]:

@@ -81,6 +81,21 @@ class WindowSet:
         """Return the windows of some devices."""
         return self.take(np.isin(self.device, numbers))
 
+    def sample(self, most: int, seed: int) -> WindowSet:
+        """Return at most so many of the windows, drawn evenly over all of them and still in order."""
+        if len(self) <= most:
+            return self
+        return self.take(np.sort(np.random.default_rng(seed).choice(len(self), most, replace=False)))
+
+    def whole_devices(self, most: int, seed: int) -> WindowSet:
+        """Return the windows of as many devices, drawn by chance, as have at most so many windows; one at least."""
+        if len(self) <= most:
+            return self
+        numbers, counts = np.unique(self.device, return_counts=True)
+        drawn = np.random.default_rng(seed).permutation(numbers.size)
+        fitting = max(1, int(np.searchsorted(np.cumsum(counts[drawn]), most, side="right")))
+        return self.of_devices(numbers[drawn[:fitting]])
+
     def windows(self) -> npt.NDArray[np.float32]:
         """Return all of them: (m, W, S) float32. For few windows only."""
         return gather(self.values, self.indices)

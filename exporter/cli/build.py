@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ import click
 from edge_runtime.errors import InputError
 from exporter.cli.options import (
     Share,
+    allow_below_goals_option,
     config_option,
     connect,
     created_option,
@@ -24,12 +26,15 @@ from exporter.cli.options import (
     targets_key_options,
     token_options,
     version_option,
+    workers_of,
+    workers_options,
 )
 from exporter.cli.output import emit, progress_display, report_console
 from exporter.cli.training import train_models
 
 if TYPE_CHECKING:
     from exporter.config import ModelSpec
+    from exporter.parallel import Workers
     from exporter.pipeline import ReleaseOptions
 
 
@@ -50,7 +55,8 @@ if TYPE_CHECKING:
 @source_option
 @keep_option
 @click.option("--max-bad-rows", type=click.FloatRange(0, 1), help="Share of rows that may be set aside.")
-@click.option("--require-goals", is_flag=True, help="Pack nothing when a model is below a goal (exit code 8).")
+@allow_below_goals_option
+@workers_options
 @click.option("--compare-features", is_flag=True, help="Try a few feature sets and windows, and pack nothing.")
 @json_option
 def build(
@@ -73,7 +79,9 @@ def build(
     source_revision: str | None,
     keep: int,
     max_bad_rows: float | None,
-    require_goals: bool,
+    allow_below_goals: bool,
+    jobs: int | None,
+    dask: str | None,
     compare_features: bool,
     as_json: bool,
 ) -> None:
@@ -105,12 +113,12 @@ def build(
         created=created,
         source=source_revision,
         keep=keep,
-        require_goals=require_goals,
+        allow_below_goals=allow_below_goals,
     )
-    return run_build(spec, options, as_json)
+    return run_build(spec, options, workers_of(jobs, dask), as_json)
 
 
-def run_build(spec: ModelSpec, options: ReleaseOptions, as_json: bool) -> None:
+def run_build(spec: ModelSpec, options: ReleaseOptions, workers: Workers | None, as_json: bool) -> None:
     """Build, write report.json and show the report."""
     from exporter.files import write_bytes
     from exporter.pipeline import build_release
@@ -118,7 +126,7 @@ def run_build(spec: ModelSpec, options: ReleaseOptions, as_json: bool) -> None:
     from exporter.report import print_report, report_dict
 
     with progress_display() as show:
-        outcome = build_release(spec, options, train=train_models, progress=show)
+        outcome = build_release(spec, options, train=partial(train_models, workers=workers), progress=show)
     report = report_dict(outcome)
     write_bytes(options.out / "report.json", readable_json(report))
     if as_json:
@@ -141,7 +149,7 @@ def compare(spec: ModelSpec, as_json: bool) -> None:
     from exporter.report import quality_cells
 
     with progress_display() as show:
-        trials = compare_features(spec, train=train_models, progress=show)
+        trials = compare_features(spec, train=partial(train_models, workers=None), progress=show)
     if as_json:
         return emit({"trials": [trial.to_dict() for trial in trials]}, [], as_json)
     table = Table(title="Default model on devices it was not trained on", title_justify="left")

@@ -15,6 +15,7 @@ from edge_runtime.errors import InputError
 
 if TYPE_CHECKING:
     from exporter.keys import ReleaseKey
+    from exporter.parallel import Workers
     from exporter.server import Server
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -114,6 +115,19 @@ targets_key_options = combined(
     passphrase_variable,
 )
 
+allow_below_goals_option = click.option(
+    "--allow-below-goals",
+    is_flag=True,
+    help="Pack a model that misses its goals, and write so into its manifest.  [default: refuse, exit code 8]",
+)
+workers_options = combined(
+    click.option(
+        "--jobs",
+        type=click.IntRange(min=1),
+        help="Models built side by side, a process each.  [default: one a core, as memory allows]",
+    ),
+    click.option("--dask", metavar="ADDRESS", help="Build on a Dask cluster, such as tcp://10.0.0.5:8786."),
+)
 insecure_option = click.option(
     "--allow-insecure-http", is_flag=True, help="Send the token over plain http to another machine."
 )
@@ -191,6 +205,13 @@ def targets_key(
     key = load_key(path, passphrase_source(path, passphrase_file, variable))
     require_role(key, "targets", path)
     return key
+
+
+def workers_of(jobs: int | None, dask: str | None) -> Workers | None:
+    """Return who builds the models; None where nothing was asked for."""
+    from exporter.parallel import Workers
+
+    return None if jobs is None and dask is None else Workers(jobs, dask)
 
 
 def connect(url: str, token_file: Path | None, token: str | None, allow_insecure_http: bool) -> Server:

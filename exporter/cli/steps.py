@@ -1,7 +1,7 @@
 """``exporter train``, ``convert``, ``quantize`` and ``pack``: the build in steps, over a work folder.
 
-No trained model ever travels as a pickle. ``train`` therefore makes and proves both graphs at once, since calibration
-and proof need the trained forest; ``convert`` and ``quantize`` choose the graph that is shipped.
+No trained model lies on disk as a pickle. ``train`` therefore makes and proves every form at once, since calibration
+and proof need what was trained; ``convert`` and ``quantize`` choose the form that is shipped.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import click
 
 from exporter.cli.build import with_bad_rows
 from exporter.cli.options import (
+    allow_below_goals_option,
     config_option,
     created_option,
     json_option,
@@ -25,12 +26,16 @@ from exporter.cli.options import (
     targets_key,
     targets_key_options,
     version_option,
+    workers_of,
+    workers_options,
 )
 from exporter.cli.output import emit, progress_display, report_console
 from exporter.cli.training import train_models
 
 if TYPE_CHECKING:
-    from exporter.built import BuiltPrecision
+    from collections.abc import Callable
+
+    from exporter.built import BuiltModel
 
 _WORK = click.argument("work", type=click.Path(path_type=Path, file_okay=False))
 
@@ -39,16 +44,19 @@ _WORK = click.argument("work", type=click.Path(path_type=Path, file_okay=False))
 @config_option
 @out_option
 @click.option("--max-bad-rows", type=click.FloatRange(0, 1), help="Share of rows that may be set aside.")
+@workers_options
 @json_option
-def train(config: Path, out: Path, max_bad_rows: float | None, as_json: bool) -> None:
-    """Train, convert both ways and prove; write the models and their figures to the work folder OUT."""
+def train(
+    config: Path, out: Path, max_bad_rows: float | None, jobs: int | None, dask: str | None, as_json: bool
+) -> None:
+    """Train, make every form and prove it; write the models and their figures to the work folder OUT."""
     from exporter.config import load_spec
     from exporter.report import build_dict, print_build
     from exporter.work_folder import SavedBuild, save_build
 
     spec = with_bad_rows(load_spec(config), max_bad_rows)
     with progress_display() as show:
-        build = train_models(spec, show)
+        build = train_models(spec, show, workers_of(jobs, dask))
     save_build(SavedBuild(build, spec.to_dict()), out)
     report = build_dict(build)
     if as_json:
@@ -62,32 +70,35 @@ def train(config: Path, out: Path, max_bad_rows: float | None, as_json: bool) ->
 @_WORK
 @json_option
 def convert(work: Path, as_json: bool) -> None:
-    """Ship the fp32 graph of every model in WORK: the trained forest, converted exactly."""
-    _choose(work, "fp32", as_json)
+    """Ship the fp32 graph of every model in WORK: the trained model, converted exactly."""
+    _choose(work, lambda _: "fp32", as_json)
 
 
 @click.command()
 @_WORK
+@click.option("--form", help="Which form.  [default: the smallest that keeps the goals]")
 @json_option
-def quantize(work: Path, as_json: bool) -> None:
-    """Ship the codebook8 graph of every model in WORK: an 8-bit code per signal, smaller to send."""
-    _choose(work, "codebook8", as_json)
+def quantize(work: Path, form: str | None, as_json: bool) -> None:
+    """Ship a smaller form of every model in WORK; 'exporter train' lists them."""
+    from exporter.work_folder import smallest_form
+
+    _choose(work, smallest_form if form is None else lambda _: form, as_json)
 
 
-def _choose(work: Path, precision: BuiltPrecision, as_json: bool) -> None:
+def _choose(work: Path, form_of: Callable[[BuiltModel], str], as_json: bool) -> None:
     from exporter.card import flatten
-    from exporter.work_folder import choose_precision, load_build, save_model
+    from exporter.work_folder import choose_form, load_build, save_model
 
     rows: list[dict[str, Any]] = []
     lines = []
     for model in load_build(work).build.models:
-        chosen = choose_precision(model, precision)
+        chosen = choose_form(model, form_of(model))
         save_model(chosen, work)
-        parity = dict(chosen.parity.get(precision) or {})
-        rows.append({"cohort": model.cohort, "bytes": len(chosen.model_onnx), "parity": parity})
-        figures = ", ".join(f"{name} {value}" for name, value in flatten(parity))
-        lines.append(f"{model.cohort or 'default'}: ships {precision}, {len(chosen.model_onnx):,} bytes. {figures}")
-    emit({"folder": str(work), "precision": precision, "models": rows}, lines, as_json)
+        sets = dict(chosen.parity["candidates"][chosen.form]["sets"])
+        rows.append({"cohort": model.cohort, "form": chosen.form, "bytes": len(chosen.model_onnx), "sets": sets})
+        figures = ", ".join(f"{name} {value}" for name, value in flatten(sets))
+        lines.append(f"{model.cohort or 'default'}: ships {chosen.form}, {len(chosen.model_onnx):,} bytes. {figures}")
+    emit({"folder": str(work), "models": rows}, lines, as_json)
 
 
 @click.command()
@@ -99,6 +110,7 @@ def _choose(work: Path, precision: BuiltPrecision, as_json: bool) -> None:
 @version_option
 @created_option
 @source_option
+@allow_below_goals_option
 @json_option
 def pack(
     work: Path,
@@ -112,6 +124,7 @@ def pack(
     version: str | None,
     created: datetime | None,
     source_revision: str | None,
+    allow_below_goals: bool,
     as_json: bool,
 ) -> None:
     """Pack every model in WORK into a signed bundle in OUT/bundles."""
@@ -128,6 +141,7 @@ def pack(
         version=version,
         created=created,
         source=source_revision,
+        allow_below_goals=allow_below_goals,
     )
     name = str(saved.settings["model"]["name"])
     desk = look_up(name, tuple(saved.settings["release"]["channels"]), options)

@@ -8,11 +8,18 @@ from exporter.spec import DetectorSpec
 __all__ = ["Candidate", "Detector", "FittedDetector", "graph_scores", "make_detector"]
 
 
-def make_detector(spec: DetectorSpec) -> Detector:
+def make_detector(spec: DetectorSpec, shared: FittedDetector | None = None) -> Detector:
     """Return the detector that ``model.toml`` asks for; config has checked its kind.
 
     Families load when they are asked for: each brings a library of its own.
-    """
-    from exporter.detectors.forest import ForestDetector
 
+    Args:
+        spec: Kind, size and seed.
+        shared: For a cohort's hybrid, the forest of all devices; a hybrid without one is that forest itself.
+    """
+    from exporter.detectors.forest import FittedForest, ForestDetector
+    from exporter.detectors.hybrid import HybridDetector
+
+    if isinstance(shared, FittedForest):
+        return HybridDetector(spec, shared)
     return ForestDetector(spec)

@@ -25,6 +25,8 @@ from exporter.graph.statistics import STATISTICS, Slots
 
 REGIME_DISTANCE = "regime_distance"
 MISSING_SHARE = "missing_share"
+# Not a statistic but the window itself: every slot of every signal is a feature, as networks want it.
+SLOTS = "slots"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +34,18 @@ class Statistic:
     """A statistic over the last slots of the window.
 
     Attributes:
-        name: One of ``STATISTICS``.
+        name: One of ``STATISTICS``, or ``slots`` for the values themselves.
         slots: How many of the newest slots it sees.
     """
 
     name: str
     slots: int
+
+    def labels(self, window_slots: int) -> tuple[str, ...]:
+        """Return what it calls its features of one signal; ``ago_3`` is the value three slots before the newest."""
+        if self.name == SLOTS:
+            return tuple(f"ago_{age}" for age in reversed(range(self.slots)))
+        return (self.name if self.slots == window_slots else f"{self.name}_{self.slots}",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +69,12 @@ class FeaturePlan:
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the features, in the order of the graph's output."""
-        names = [f"{signal}.{self._label(item)}" for item in self.statistics for signal in self.signals]
+        names = [
+            f"{signal}.{label}"
+            for item in self.statistics
+            for label in item.labels(self.slots)
+            for signal in self.signals
+        ]
         names += [REGIME_DISTANCE] if self.context else []
         return (*names, *(f"{signal}.{MISSING_SHARE}" for signal in self.shares))
 
@@ -69,9 +82,6 @@ class FeaturePlan:
     def columns(self) -> int:
         """S, the columns of a window."""
         return len(self.signals) + len(self.context)
-
-    def _label(self, item: Statistic) -> str:
-        return item.name if item.slots == self.slots else f"{item.name}_{item.slots}"
 
 
 def plan_features(
@@ -85,7 +95,7 @@ def plan_features(
     """Read the statistics of ``model.toml``.
 
     Args:
-        statistics: Such as ``mean``, or ``mean:6`` for the newest 6 slots.
+        statistics: Such as ``mean``, or ``mean:6`` for the newest 6 slots; ``slots`` for every value of the window.
         signals: Columns that are judged.
         context: Columns that are context.
         slots: W. With one slot every statistic but ``last`` would say the same or nothing, so only that one is made.
@@ -131,7 +141,7 @@ def add_features(
         count: _view(graph, values, plan.slots, count)
         for count in dict.fromkeys(item.slots for item in plan.statistics)
     }
-    parts = [views[item.slots].statistic(item.name) for item in plan.statistics] + parts
+    parts = [_statistic_of(views[item.slots], item.name) for item in plan.statistics] + parts
     if plan.shares:
         parts.append(_missing_shares(graph, plan, raw))
     joined = parts[0] if len(parts) == 1 else graph.add("Concat", *parts, axis=1)
@@ -155,8 +165,9 @@ def window_info(plan: FeaturePlan) -> onnx.ValueInfoProto:
 
 def _statistic(text: str, slots: int) -> Statistic:
     name, _, count = text.partition(":")
-    if name not in STATISTICS:
-        raise SpecError(f"features.statistics: {name!r} is no statistic.", advice=did_you_mean(name, STATISTICS))
+    known = (*STATISTICS, SLOTS)
+    if name not in known:
+        raise SpecError(f"features.statistics: {name!r} is no statistic.", advice=did_you_mean(name, known))
     if not count:
         return Statistic(name, slots)
     if not count.isdecimal() or not 1 <= int(count) <= slots:
@@ -183,6 +194,10 @@ def _residuals(graph: GraphBuilder, regimes: Regimes, signals: str, context: str
     # A reading of unknown context is missing: NaN * 0 is NaN, and every other distance adds 0.
     nothing = add("Mul", nearest, constant(np.float64(0)))
     return add("Add", residual, nothing), add("Sqrt", nearest)
+
+
+def _statistic_of(view: Slots, name: str) -> str:
+    return view.flattened() if name == SLOTS else view.statistic(name)
 
 
 def _view(graph: GraphBuilder, values: str, slots: int, count: int) -> Slots:

@@ -61,6 +61,10 @@ class Slots:
         }
         return makers[name]()
 
+    def flattened(self) -> str:
+        """Add the values themselves, oldest slot first: the name of a [batch, slots * signals] double tensor."""
+        return self._graph.add("Flatten", self._values, axis=1)
+
     @cached_property
     def missing(self) -> str:
         """[batch, slots, signals] bool: which values are missing."""

@@ -49,7 +49,7 @@ def test_simulated_fleet_becomes_a_bundle_that_passes(workshop: Path, capsys: py
     report = run(capsys, "build", "--config", workshop / "model.toml", "--out", workshop / "a", "--targets-key", key)
     (model,) = report["models"]
     assert model["evaluation"]["auc"] > 0.85
-    assert model["parity"]["fp32"]["label_flips"] == 0
+    assert model["parity"]["candidates"]["fp32"]["sets"]["held out"]["label_flips"] == 0
     assert model["bundle_bytes"] < 300_000
     bundle = workshop / "a" / "bundles" / model["path"]
     assert run(capsys, "verify", bundle, "--public-key", f"{key}.pub")["digest"] == model["digest"]
@@ -68,4 +68,4 @@ def test_simulated_fleet_becomes_a_bundle_that_passes(workshop: Path, capsys: py
             capsys, "pack", workshop / "work", "--out", workshop / choose, "--targets-key", key, "--release-number", 2
         )
         verified = run(capsys, "verify", packed["bundles"][0]["file"], "--public-key", f"{key}.pub")
-        assert verified["precision"] == chosen["precision"]
+        assert verified["precision"] == chosen["models"][0]["form"]

@@ -60,7 +60,7 @@ def desk(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
     for name in ("STELLA_KEY_PASSPHRASE", "STELLA_TOKEN", "STELLA_SERVER", "STELLA_REPOSITORY", "SOURCE_DATE_EPOCH"):
         monkeypatch.delenv(name, raising=False)
 
-    def train(spec: object, progress: object) -> Build:
+    def train(spec: object, progress: object, workers: object) -> Build:
         return tiny_build("phone")
 
     monkeypatch.setattr("exporter.cli.build.train_models", train)
@@ -112,8 +112,8 @@ def test_build_for_a_person_draws_tables(desk: Desk, capsys: pytest.CaptureFixtu
 def test_release_goes_from_hand_to_hand(desk: Desk) -> None:
     folder, out = desk.folder, desk.folder / "out"
     desk.run("train", "--config", folder / "model.toml", "--out", folder / "work")
-    assert desk.run("quantize", folder / "work")["precision"] == "codebook8"
-    assert desk.run("convert", folder / "work")["precision"] == "fp32"
+    assert desk.run("quantize", folder / "work")["models"][0]["form"] == "codebook8"
+    assert desk.run("convert", folder / "work")["models"][0]["form"] == "fp32"
     packed = desk.run("pack", folder / "work", "--out", out, "--targets-key", folder / "targets.key")
     bundles = [bundle["file"] for bundle in packed["bundles"]]
     named = [part for bundle in bundles for part in ("--bundle", bundle)]

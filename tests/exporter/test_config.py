@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.config import load_spec
+from exporter.config import GoalSpec, ProofSpec, load_spec
 from exporter.errors import SpecError
 
 LEAST = '[model]\nname = "m"\n[data]\nreadings = "r.parquet"\nsignals = ["a", "b", "c"]\n'
@@ -34,6 +34,17 @@ def test_the_least_that_is_needed(tmp_path: Path) -> None:
     json.dumps(spec.to_dict())
 
 
+def test_goals_and_more_data_to_prove_on(tmp_path: Path) -> None:
+    assert load(tmp_path, LEAST).goals == GoalSpec()
+    more = "".join(f"[[prove]]\nname = '{name}'\nreadings = '{name}.csv'\n" for name in ("winter", "summer"))
+    spec = load(tmp_path, LEAST + "[goals]\nlabel_flips = 0.01\nbatch = 100\nprefer = 'fastest'\n" + more)
+    assert spec.goals == GoalSpec(label_flips=0.01, batch=100, prefer="fastest")
+    assert spec.prove == (
+        ProofSpec("winter", tmp_path / "winter.csv"), ProofSpec("summer", tmp_path / "summer.csv")
+    )  # fmt: skip
+    assert spec.to_dict()["prove"][0] == {"name": "winter", "readings": "winter.csv", "labels": None}
+
+
 def test_context_comes_after_the_signals(tmp_path: Path) -> None:
     spec = load(tmp_path, LEAST + 'context = ["b"]\nunits = {a = "V", b = "C"}\n')
     assert (spec.data.signals, spec.data.columns) == (("a", "c"), ("a", "c", "b"))
@@ -57,6 +68,14 @@ def test_context_comes_after_the_signals(tmp_path: Path) -> None:
         ("[release]\nchannels = []\n", "at least one channel"),
         ('[release]\nprecision = "int4"\n', "precision"),
         ("[features]\nstatistics = []\n", "at least one statistic"),
+        ("[detector]\ncohort_weight = 1\n", r"cohort_weight is 1 and must be from 0.01 to 0.99"),
+        ("[goals]\nbatch = 10\n", "batch is 10.*1, 100, 10000"),
+        ("[goals]\nslowdown = 0.5\n", "slowdown is 0.5 and must be at least 1"),
+        ('[goals]\nprefer = "best"\n', "smallest"),
+        ("[prove]\nname = 'x'\n", r"begun with \[\[prove\]\]"),
+        ("[[prove]]\nname = 'x'\n", r"prove\[0\].readings is missing"),
+        ("[[prove]]\nname = 'held out'\nreadings = 'w.csv'\n", "which another data set has"),
+        ("[[prove]]\nname = 'x'\nreadings = 'w.csv'\nlabel = 'l.csv'\n", r"prove\[0\].label is not a setting"),
         ("window = 3\n[x]\n", "not TOML|is not a setting|must be a table"),
         ("[model\n", "not TOML"),
     ],

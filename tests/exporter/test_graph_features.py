@@ -161,3 +161,14 @@ def test_the_graph_is_valid_onnx() -> None:
     plan, found = make(np.random.default_rng(0), context=2, regimes=3, slots=6, statistics=EVERY)
     onnx.checker.check_model(feature_model(plan, found), full_check=True)
     onnx.checker.check_model(feature_model(plan_features(["last"], signals=["a"], context=[], slots=1), None))
+
+
+def test_slots_are_the_window_itself() -> None:
+    plan = plan_features(["slots", "mean:2", "slots:2"], signals=("a", "b"), context=(), slots=3)
+    assert plan.names == (
+        "a.ago_2", "b.ago_2", "a.ago_1", "b.ago_1", "a.ago_0", "b.ago_0", "a.mean_2", "b.mean_2",
+        "a.ago_1", "b.ago_1", "a.ago_0", "b.ago_0",
+    )  # fmt: skip
+    window = np.array([[[1, 2], [3, np.nan], [5, 6]]], np.float32)
+    found = Graph(feature_model(plan, None)).run(window, ["features"])[0][0]
+    np.testing.assert_array_equal(found, np.array([1, 2, 3, np.nan, 5, 6, 4, 6, 3, np.nan, 5, 6], np.float32))

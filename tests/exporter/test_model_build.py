@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from simulators.charging_fleet import spec_of
 
 from edge_runtime.contract.golden import GoldenSpec
 from exporter.built import Build, BuiltModel
 from exporter.config import (
     CalibrationSpec,
-    DataSpec,
-    DetectorSpec,
     ModelSpec,
+    ProofSpec,
     ReleaseSpec,
     TrainSpec,
     WindowSpec,
@@ -23,56 +23,6 @@ from exporter.config import (
 from exporter.errors import TelemetryError
 from exporter.graph.running import Graph
 from exporter.model_build import build_models
-
-HOURS = 140
-FAULTY_FROM = 110
-
-
-def fleet(cohorts: dict[str, int], seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Devices that charge or not; two signals follow the charger, one goes missing, every third device fails."""
-    rng = np.random.default_rng(seed)
-    parts = []
-    for cohort, devices in cohorts.items():
-        for number in range(devices):
-            charging = (rng.random(HOURS) < 0.4).astype(float)
-            current = 5 + 20 * charging + rng.normal(size=HOURS)
-            heat = 30 + 8 * charging + rng.normal(size=HOURS)
-            free = rng.lognormal(3, 1, HOURS)
-            label = np.zeros(HOURS, int)
-            if number % 3 == 1:
-                label[FAULTY_FROM:] = 1
-                heat[FAULTY_FROM:] += np.linspace(2, 4, HOURS - FAULTY_FROM)
-            free[rng.random(HOURS) < 0.05] = np.nan
-            times = pd.date_range("2024-01-01", periods=HOURS, freq="h", tz="UTC")
-            parts.append(
-                pd.DataFrame(
-                    {"device_id": f"{cohort}-{number:02}", "timestamp": times, "cohort": cohort, "current": current,
-                     "heat": heat, "free": free, "fixed": 41.7, "charging": charging, "label": label}
-                )
-            )  # fmt: skip
-    table = pd.concat(parts, ignore_index=True)
-    return table.drop(columns="label"), table[["device_id", "timestamp", "label"]]
-
-
-def spec_of(folder: Path, cohorts: dict[str, int], *, labelled: bool = True) -> ModelSpec:
-    readings, labels = fleet(cohorts)
-    readings.to_parquet(folder / "readings.parquet")
-    labels.to_parquet(folder / "labels.parquet")
-    return ModelSpec(
-        name="small",
-        data=DataSpec(
-            readings=folder / "readings.parquet",
-            labels=folder / "labels.parquet" if labelled else None,
-            device="device_id",
-            time="timestamp",
-            cohort="cohort",
-            signals=("current", "heat", "free", "fixed"),
-            context=("charging",),
-        ),
-        window=WindowSpec(slots=6),
-        detector=DetectorSpec(trees=60),
-        calibration=CalibrationSpec(alarms_per_device_day=0.1),
-    )
 
 
 @pytest.fixture(scope="module")
@@ -106,11 +56,13 @@ def test_figures(built: tuple[ModelSpec, Build]) -> None:
         assert figures["healthy_alarms_per_device_day"]["mean"] < 0.5
         assert 0.5 < figures["baseline"]["auc"] <= 1
         assert parity["held_out"] is True
-        assert parity["fp32"]["label_flips"] == 0
-        assert parity["fp32"]["max_raw_difference"] <= 1e-6
-        assert parity["codebook8"]["spearman"] >= 0.999
-        assert parity["chosen"] == model.precision
-        assert model.model_onnx == model.candidates[model.precision]
+        kept = {name: form["sets"]["held out"] for name, form in parity["candidates"].items()}
+        assert kept["fp32"]["label_flips"] == 0
+        assert kept["fp32"]["max_raw_difference"] <= 1e-6
+        assert kept["codebook8"]["spearman"] >= 0.999
+        assert parity["chosen"] == model.form
+        assert model.model_onnx == model.candidates[model.form]
+        assert set(model.costs) == set(parity["candidates"]) == set(model.candidates)
         assert not model.below_goals
     assert set(built[1].models[0].evaluation["auc_by_cohort"]) == {"big", "small"}
 
@@ -267,5 +219,24 @@ def test_one_reading_a_device_says_what_to_do(tmp_path: Path) -> None:
 def test_progress_grows_from_nothing_to_all(tmp_path: Path) -> None:
     seen: list[tuple[str, float]] = []
     build_models(spec_of(tmp_path, {"big": 4}), progress=lambda step, share: seen.append((step, share)))
-    assert [share for step, share in seen if step == "models"] == [0.0, 0.25, 0.5, 0.75, 1.0, 1.0]
+    assert [share for step, share in seen if step == "models"] == pytest.approx([0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.0])
     assert [share for step, share in seen if step == "read"] == [0.0, 1.0]
+
+
+def test_the_graph_is_proven_on_every_data_set_given(tmp_path: Path) -> None:
+    winter = tmp_path / "winter"
+    winter.mkdir()
+    spec_of(winter, {"big": 5, "other": 2})
+    proofs = (
+        ProofSpec("winter", winter / "readings.parquet", winter / "labels.parquet"),
+        ProofSpec("unlabelled", winter / "readings.parquet"),
+    )
+    spec = replace(spec_of(tmp_path, {"big": 24, "red": 20}), prove=proofs)
+    build = build_models(spec)
+    default, big, red = build.models
+    for model, names in ((default, 3), (big, 3), (red, 1)):  # no device of the cohort 'red' is in the winter data
+        sets = model.parity["candidates"]["fp32"]["sets"]
+        assert len(sets) == names
+        assert all(one["label_flips"] == 0 for one in sets.values())
+    assert default.parity["candidates"]["fp32"]["sets"]["winter"]["auc"] > 0.5
+    assert default.parity["candidates"]["fp32"]["sets"]["unlabelled"]["auc"] is None

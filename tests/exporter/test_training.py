@@ -10,10 +10,10 @@ from exporter.config import CalibrationSpec, DetectorSpec
 from exporter.dataset import Device
 from exporter.detectors import graph_scores, make_detector
 from exporter.errors import TelemetryError
-from exporter.graph.features import feature_model, plan_features
+from exporter.graph.features import feature_model
 from exporter.graph.running import Graph
 from exporter.regimes import fit_regimes
-from exporter.training import Columns, out_of_fold_scores, train
+from exporter.training import Columns, train
 from exporter.window_sets import WindowSet, cut_windows
 
 HOUR = 3_600_000
@@ -55,8 +55,10 @@ def test_each_device_is_scored_by_what_the_others_taught() -> None:
 @pytest.mark.parametrize("devices", [1, 2, 9, 10, 23])
 def test_every_window_gets_a_score_from_a_fold_of_whole_devices(devices: int) -> None:
     windows = fleet(devices, hours=30)
-    plan = plan_features(("last",), signals=("heat", "load", "charging"), context=(), slots=4)
-    scores = out_of_fold_scores(windows, plan, None, DetectorSpec(trees=3))
+    columns = Columns(("heat", "load", "charging"), (), ("last",))
+    spec = CalibrationSpec(threshold=0.9)
+    scores = train(windows, columns, DetectorSpec(trees=3), spec, labelled=True).out_of_fold
+    assert scores.shape == (len(windows),)
     assert ((scores > 0) & (scores <= 1)).all()
 
 
@@ -64,3 +66,39 @@ def test_one_window_is_no_fleet() -> None:
     windows = fleet(1, hours=30)
     with pytest.raises(TelemetryError, match="score the same"):
         train(windows.take(np.arange(1)), COLUMNS, DETECTOR, CalibrationSpec(), labelled=True)
+
+
+def test_very_many_windows_train_and_calibrate_by_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("exporter.training.MOST_TRAINED", 500)
+    monkeypatch.setattr("exporter.training.MOST_CALIBRATED", 1300)
+    windows = fleet(20)
+    trained = train(windows, COLUMNS, DETECTOR, CalibrationSpec(alarms_per_device_day=0.5), labelled=True)
+    assert len(trained.features) == 500
+    judged = np.unique(trained.healthy.device)
+    assert 1 < judged.size < 20
+    assert len(trained.healthy) == len(windows.of_devices(judged)) <= 1300
+    assert len(trained.out_of_fold) == len(trained.healthy)
+    assert any("a sample of 500" in note for note in trained.notes)
+    assert any(f"of {judged.size} devices" in note for note in trained.notes)
+
+
+def test_a_hybrid_is_calibrated_on_devices_that_neither_forest_saw() -> None:
+    spec = DetectorSpec(kind="hybrid", trees=25, cohort_weight=0.7)
+    fleet_wide = fleet(12)
+    calibration = CalibrationSpec(alarms_per_device_day=0.5)
+    base = train(fleet_wide, COLUMNS, spec, calibration, labelled=True).base()
+    cohort = fleet_wide.of_devices([0, 1, 2, 3, 4])
+    trained = train(cohort, COLUMNS, spec, calibration, labelled=True, base=base)
+    assert trained.regimes == base.regimes  # both forests judge the same residuals
+    number = base.folds.of_device[0]
+    fold, held = base.folds.learnt[number], base.folds.of_device[cohort.device] == number
+    graph = Graph(feature_model(trained.plan, fold.regimes))
+    rest, asked = (
+        np.asarray(part.run(graph, ["features"])[0], np.float32) for part in (cohort.take(~held), cohort.take(held))
+    )
+    expected = make_detector(spec, fold.detector).fit(rest)
+    np.testing.assert_array_equal(trained.out_of_fold[held].astype(np.float32), graph_scores(expected, asked))
+    np.testing.assert_allclose(expected.raw_scores(asked), graph_scores(expected, asked), atol=1e-6)
+    assert trained.folds is not None
+    with pytest.raises(ValueError, match="hybrid"):
+        train(cohort, COLUMNS, DETECTOR, calibration, labelled=True).base()

@@ -58,13 +58,30 @@ def _golden() -> bytes:
     return b"".join(part.astype("<f4").tobytes() for part in (windows, anomaly, raw, flags))
 
 
+def _form(precision: str, difference: float, missed: tuple[str, ...] = ()) -> dict[str, Any]:
+    fidelity = {
+        "windows": 8, "max_raw_difference": difference, "mean_raw_difference": difference / 2, "spearman": 1.0,
+        "label_flips": 0, "label_flip_share": 0.0, "auc": 0.99, "auc_change": 0.0,
+    }  # fmt: skip
+    return {
+        "precision": precision, "about": "One sentence.", "float_nodes": [], "bytes": 2000,
+        "bytes_deflated": 900 if precision == "fp32" else 600, "missed": list(missed), "sets": {"held out": fidelity},
+    }  # fmt: skip
+
+
+def _cost(deflated: int) -> dict[str, Any]:
+    times = {"1": 20.0, "100": 2.0, "10000": 1.0}
+    return {"bytes": 2000, "bytes_deflated": deflated, "load_ms": 3.0, "window_us": times, "verdict": "Said why."}
+
+
 def tiny_model(cohort: str | None = None, **changes: Any) -> BuiltModel:
     """A built model for one cohort."""
     values: dict[str, Any] = {
         "cohort": cohort,
-        "precision": "fp32",
-        "model_onnx": tiny_graph(),
+        "form": "fp32",
+        "precisions": {"fp32": "fp32", "codebook8": "codebook8"},
         "candidates": {"fp32": tiny_graph(), "codebook8": tiny_graph()},
+        "detector": "isolation_forest",
         "signals": (Signal("heat", "degC", "signal"), Signal("charging", "0/1", "context")),
         "context": ("charging",),
         "window_rule": WindowRule(SLOTS, 60_000, 180_000, 2),
@@ -77,7 +94,12 @@ def tiny_model(cohort: str | None = None, **changes: Any) -> BuiltModel:
         "reference_count": REFERENCES,
         "golden_json": GoldenSpec(GOLDEN_WINDOWS, SLOTS, SIGNALS).to_bytes(),
         "golden_f32": _golden(),
-        "parity": {"fp32": {"label_flips": 0, "largest_raw_difference": 2e-7}},
+        "parity": {
+            "chosen": "fp32",
+            "reason": "No smaller form keeps the goals and its speed.",
+            "candidates": {"fp32": _form("fp32", 2e-7), "codebook8": _form("codebook8", 2e-4)},
+        },
+        "costs": {"fp32": _cost(900), "codebook8": _cost(600)},
         "evaluation": {"auc": 0.99, "baseline": {"auc": 0.95}},
         "convert_seconds": 0.05,
         "notes": ("Signal heat is fine.",),

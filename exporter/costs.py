@@ -1,0 +1,102 @@
+"""What a graph costs: bytes on disk and in the bundle, seconds to load, microseconds a window in batches.
+
+All graphs take turns in one run, on other windows in every call, after a warm-up: two graphs that are timed one after
+the other meet two machines (clock speed, neighbours, caches). One thread, as a device gives to scoring.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from exporter.graph.running import Graph
+from exporter.spec import BATCHES
+
+# Of each graph at each batch: until it has run this long, at least and at most so often.
+SECONDS = 0.1
+FEWEST, MOST = 3, 200
+LOADS = 3
+
+Windows = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one graph costs.
+
+    Attributes:
+        bytes: Size of ``model.onnx`` on disk.
+        bytes_deflated: Its size in the bundle (zlib, level 9).
+        load_ms: Milliseconds until a session can score, median.
+        window_us: Microseconds a window by windows in one call, median over calls, one thread.
+    """
+
+    bytes: int
+    bytes_deflated: int
+    load_ms: float
+    window_us: Mapping[int, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as one JSON-ready object."""
+        return asdict(self) | {"window_us": {str(batch): value for batch, value in self.window_us.items()}}
+
+
+def measure_costs(graphs: Mapping[str, bytes], windows: Windows) -> dict[str, Cost]:
+    """Measure graphs side by side.
+
+    Args:
+        graphs: By name; each takes ``window`` and gives ``anomaly_score``.
+        windows: (m, W, S) float32 to score, m >= 1; repeated where a batch needs more.
+
+    Returns:
+        Costs by name, in the same order.
+    """
+    loads: dict[str, list[float]] = {name: [] for name in graphs}
+    sessions: dict[str, Graph] = {}
+    for _ in range(LOADS):
+        for name, content in graphs.items():
+            began = time.perf_counter()
+            sessions[name] = Graph(content)
+            loads[name].append(time.perf_counter() - began)
+    seconds = {batch: _seconds(sessions, windows, batch) for batch in BATCHES}
+    return {
+        name: Cost(
+            bytes=len(content),
+            bytes_deflated=deflated(content),
+            load_ms=statistics.median(loads[name]) * 1e3,
+            window_us={batch: seconds[batch][name] / batch * 1e6 for batch in BATCHES},
+        )
+        for name, content in graphs.items()
+    }
+
+
+def deflated(content: bytes) -> int:
+    """Return the size of a file as it travels in a bundle."""
+    return len(zlib.compress(content, 9))
+
+
+def _seconds(sessions: Mapping[str, Graph], windows: Windows, batch: int) -> dict[str, float]:
+    """Return the median seconds of a call by graph; they take turns, and a fast one runs more often in its turn."""
+    repeated = np.resize(windows, (max(len(windows), batch), *windows.shape[1:]))
+    calls: dict[str, list[float]] = {name: [] for name in sessions}
+    turn = 0
+    for round_number in range(MOST):
+        busy = [name for name, taken in calls.items() if len(taken) <= FEWEST or sum(taken[1:]) < SECONDS]
+        if not busy:
+            break
+        for name in busy:
+            start = turn * batch % (len(repeated) - batch + 1)
+            block = np.ascontiguousarray(repeated[start : start + batch])
+            began = time.perf_counter()
+            sessions[name].run(block, ["anomaly_score"])
+            calls[name].append(time.perf_counter() - began)
+        turn += 1 + round_number % 2  # not in step with any period of the data
+    # The first call of each fills caches and arenas.
+    return {name: statistics.median(taken[1:]) for name, taken in calls.items()}

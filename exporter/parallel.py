@@ -1,0 +1,117 @@
+"""Models side by side: in processes of this machine, or on a Dask cluster.
+
+A cluster runs this very code and gets the telemetry as it is: whoever can reach its scheduler can run programs on its
+workers, so it is trusted as this machine is (``tls://`` addresses keep others out). Results come as they are done::
+
+    for number, result in run_side_by_side(build, tasks, Workers(jobs=2)):
+        ...
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+from edge_runtime.errors import InputError, TransportError
+
+Result = TypeVar("Result")
+# What a process needs besides the readings, which all share: the training libraries, and blocks on their way.
+PROCESS_BYTES = 1_000_000_000
+# How long a scheduler may take to answer, and its first worker to be there.
+ANSWER_SECONDS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """Who builds the models.
+
+    Attributes:
+        jobs: Processes of this machine; None: one a core, as far as memory allows.
+        dask: Address of a Dask scheduler, such as ``tcp://10.0.0.5:8786``, or None.
+    """
+
+    jobs: int | None = None
+    dask: str | None = None
+
+    def alone(self, tasks: int) -> bool:
+        """Say whether so many tasks are done in this process, one after the other."""
+        return self.dask is None and self.processes(tasks) == 1
+
+    def processes(self, tasks: int) -> int:
+        """Return how many processes of this machine to use for so many tasks."""
+        wanted = self.jobs or min(cores(), max(1, available_bytes() // PROCESS_BYTES))
+        return max(1, min(wanted, tasks))
+
+
+def run_side_by_side(
+    work: Callable[..., Result], tasks: Sequence[tuple[Any, ...]], workers: Workers
+) -> Iterator[tuple[int, Result]]:
+    """Run one function over many arguments.
+
+    Args:
+        work: A function of a module, so that another process finds it.
+        tasks: Its arguments, one tuple a call; large arrays in them are shared by processes of this machine.
+        workers: Who runs it.
+
+    Yields:
+        The number of a task and its result, in the order in which they are done.
+
+    Raises:
+        InputError: Dask is wanted and not installed.
+        TransportError: The scheduler does not answer, or has no worker.
+        StellaError: What the function raised.
+    """
+    import joblib
+
+    with _cluster(workers.dask) if workers.dask else joblib.parallel_config("loky"):
+        calls = (joblib.delayed(_numbered)(work, number, arguments) for number, arguments in enumerate(tasks))
+        n_jobs = -1 if workers.dask else workers.processes(len(tasks))
+        yield from joblib.Parallel(n_jobs=n_jobs, batch_size=1, return_as="generator_unordered")(calls)
+
+
+def _numbered(work: Callable[..., Result], number: int, arguments: tuple[Any, ...]) -> tuple[int, Result]:
+    return number, work(*arguments)
+
+
+@contextlib.contextmanager
+def _cluster(address: str) -> Iterator[None]:
+    """Make a Dask cluster the one that joblib uses."""
+    try:
+        from distributed import Client
+    except ModuleNotFoundError as error:
+        raise InputError(
+            "Dask is not installed here.", advice="Install it with: pip install 'stella-edge[exporter,dask]'"
+        ) from error
+    import joblib
+
+    try:
+        client: Any = cast("Any", Client)(address, timeout=ANSWER_SECONDS, set_as_default=False)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise TransportError(
+            f"No Dask scheduler answers at {address}.", advice="Check the address; 'dask scheduler' prints it."
+        ) from error
+    with client:
+        try:
+            client.wait_for_workers(1, timeout=ANSWER_SECONDS)
+        except TimeoutError as error:
+            raise TransportError(
+                f"The Dask scheduler at {address} has no worker.", advice=f"Start one: dask worker {address}"
+            ) from error
+        with joblib.parallel_config("dask", client=client):
+            yield
+
+
+def cores() -> int:
+    """Return the processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def available_bytes() -> int:
+    """Return the memory that is free now, as far as the system tells; a gigabyte a core where it does not."""
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return cores() * PROCESS_BYTES
