@@ -22,8 +22,8 @@ from exporter.card import model_card
 from exporter.keys import ReleaseKey
 from exporter.provenance import Provenance, readable_json
 
-# The oldest onnxruntime the graph was tried on, and the operator sets it uses (design.md section 1).
-RUNTIME: dict[str, str | int] = {"onnxruntime": ">=1.20", "opset": 18, "ai.onnx.ml": 5}
+# The oldest onnxruntime that the graph was tried on.
+OLDEST_RUNTIME = ">=1.20"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +105,18 @@ def _manifest(model: BuiltModel, files: dict[str, bytes], *, name: str, version:
             file: FileEntry(hashlib.sha256(content).hexdigest(), len(content))
             for file, content in sorted(files.items())
         },
-        runtime=RUNTIME,
+        runtime=runtime_needs(model.model_onnx),
         below_goals=model.below_goals,
     )
+
+
+def runtime_needs(model: bytes) -> dict[str, str | int]:
+    """Return what a graph needs of whatever runs it: the runtime's version, and its operator sets by domain.
+
+    Args:
+        model: An ONNX file.
+    """
+    import onnx
+
+    imports = onnx.load_model_from_string(model).opset_import
+    return {"onnxruntime": OLDEST_RUNTIME, **{one.domain or "opset": int(one.version) for one in imports}}

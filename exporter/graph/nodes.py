@@ -19,8 +19,10 @@ from onnx import AttributeProto, NodeProto, TensorProto, ValueInfoProto, helper,
 
 OPSET = 18
 ML_DOMAIN = "ai.onnx.ml"
-# The oldest IR that carries each version of ai.onnx.ml, so that older runtimes load what they can run.
+# The oldest IR that carries each version of ai.onnx.ml, so that older runtimes load what they can run; 8 is that of
+# opset 18 alone.
 IR_BY_ML_OPSET = {3: 8, 5: 10}
+IR_WITHOUT_ML = 8
 
 Attribute = int | float | str | bytes | Sequence[int] | npt.NDArray[Any] | TensorProto
 
@@ -89,15 +91,18 @@ class GraphBuilder:
             name: Name of the graph.
             inputs: Its inputs.
             outputs: Its outputs.
-            ml_opset: Version of ``ai.onnx.ml``.
+            ml_opset: Version of ``ai.onnx.ml``; a graph without its operators does not ask for it, since there are
+                runtimes that lack it.
         """
         used = {value for node in self.nodes for value in node.input}
         constants = [tensor for tensor in self.initializers if tensor.name in used]
         graph = helper.make_graph(self.nodes, name, list(inputs), list(outputs), constants)
+        trees = ML_DOMAIN in _domains(self.nodes)
+        imports = [helper.make_opsetid("", OPSET), *([helper.make_opsetid(ML_DOMAIN, ml_opset)] if trees else [])]
         return helper.make_model(
             graph,
-            opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(ML_DOMAIN, ml_opset)],
-            ir_version=IR_BY_ML_OPSET[ml_opset],
+            opset_imports=imports,
+            ir_version=IR_BY_ML_OPSET[ml_opset] if trees else IR_WITHOUT_ML,
             producer_name="stella-edge",
         )
 
@@ -109,6 +114,17 @@ class GraphBuilder:
     def _fresh(self, operator: str) -> str:
         self._names += 1
         return f"{operator.lower()}{self._names}"
+
+
+def _domains(nodes: Iterable[NodeProto]) -> set[str]:
+    """Return the operator domains of nodes and of the bodies of If, Loop and Scan."""
+    found: set[str] = set()
+    for node in nodes:
+        found.add(node.domain)
+        for attribute in node.attribute:
+            bodies = [attribute.g] if attribute.HasField("g") else attribute.graphs
+            found |= {domain for body in bodies for domain in _domains(body.node)}
+    return found
 
 
 def tensor_info(name: str, dtype: npt.DTypeLike, shape: Sequence[int | str]) -> ValueInfoProto:

@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 from simulators.tiny_build import tiny_model, tiny_provenance
+from sklearn.ensemble import IsolationForest
 
 from edge_runtime.contract.archive import pack, unpack
 from edge_runtime.contract.bundle import REQUIRED_FILES, check_signature, open_bundle
 from edge_runtime.errors import ContractError, StellaError, TrustError
+from exporter import forest_to_onnx
 from exporter.card import flatten
 from exporter.keys import ReleaseKey, create_key
-from exporter.packing import PackedBundle, pack_model
+from exporter.packing import PackedBundle, pack_model, runtime_needs
 from exporter.verification import verify_bundle
 
 
@@ -136,3 +138,10 @@ def test_flatten_names_nested_figures() -> None:
         ("x", "True"),
         ("a: b c", "1.235"),
     ]
+
+
+def test_the_manifest_asks_for_the_operators_that_the_graph_has(packed: PackedBundle) -> None:
+    """A graph without tree operators runs where ai.onnx.ml is missing, and must not be said to need it."""
+    assert packed.manifest.runtime == {"onnxruntime": ">=1.20", "opset": 18}
+    forest = IsolationForest(n_estimators=3, random_state=0).fit([[0.0], [1.0], [3.0]])
+    assert runtime_needs(forest_to_onnx(forest).SerializeToString())["ai.onnx.ml"] == 5
