@@ -92,6 +92,9 @@ class Config:
         default=300.0, metadata=_as(_positive, "time between two looks for a new release in `run`")
     )
     upload_interval_seconds: float = field(default=60.0, metadata=_as(_positive, "time between two uploads in `run`"))
+    refuse_below_goals: bool = field(
+        default=False, metadata=_as(_flag, "refuse a release whose manifest says that it misses goals of its makers")
+    )
     batch_records: int = field(
         default=2000, metadata=_as(_count, "most records in one upload request (the server takes 5,000)")
     )

@@ -34,6 +34,7 @@ class EnrolledDevice:
         store: Its bundles.
         files: Its disk.
         download_deadline_seconds: Longest time for one request for a bundle.
+        refuse_below_goals: Whether a release that misses goals of its makers is refused.
     """
 
     home: Home
@@ -43,6 +44,7 @@ class EnrolledDevice:
     store: BundleStore
     files: FileSystem
     download_deadline_seconds: float = 900.0
+    refuse_below_goals: bool = False
 
 
 def now_ms() -> int:
@@ -66,7 +68,9 @@ def transport_options(config: Config, *, insecure_http: bool) -> TransportOption
     )
 
 
-def device_with(home: Home, transport: Transport, *, download_deadline_seconds: float = 900.0) -> EnrolledDevice:
+def device_with(
+    home: Home, transport: Transport, *, download_deadline_seconds: float = 900.0, refuse_below_goals: bool = False
+) -> EnrolledDevice:
     """Open an enrolled device over a transport that exists already.
 
     Raises:
@@ -75,7 +79,9 @@ def device_with(home: Home, transport: Transport, *, download_deadline_seconds: 
     files = FileSystem()
     identity, token = load_identity(home), load_token(home)
     store = BundleStore(home.path, files)
-    return EnrolledDevice(home, identity, token, transport, store, files, download_deadline_seconds)
+    return EnrolledDevice(
+        home, identity, token, transport, store, files, download_deadline_seconds, refuse_below_goals
+    )
 
 
 @contextlib.contextmanager
@@ -90,4 +96,9 @@ def open_device(config: Config) -> Iterator[EnrolledDevice]:
     identity = load_identity(home)
     options = transport_options(config, insecure_http=identity.insecure_http)
     with HttpTransport(identity.server_url, options) as transport:
-        yield device_with(home, transport, download_deadline_seconds=config.download_deadline_seconds)
+        yield device_with(
+            home,
+            transport,
+            download_deadline_seconds=config.download_deadline_seconds,
+            refuse_below_goals=config.refuse_below_goals,
+        )

@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import Field, fields
 from typing import Any
 
 import click
@@ -32,7 +32,7 @@ def device_options(*settings: str) -> Callable[[Command], Command]:
     Returns:
         A decorator, to be put below ``@click.command``.
     """
-    helps = {setting.name: setting.metadata["help"] for setting in fields(Config)}
+    known = {setting.name: setting for setting in fields(Config)}
 
     def decorate(command: Command) -> Command:
         @functools.wraps(command)
@@ -45,7 +45,7 @@ def device_options(*settings: str) -> Callable[[Command], Command]:
         options: list[Callable[[Command], Command]] = [
             click.option("--home", metavar="DIR", help="Folder that the device lives in.  [default: ~/.stella-edge]"),
             click.option("--config", metavar="FILE", help="TOML file of settings.  [default: edge-runtime.toml there]"),
-            *(_flag(name, helps[name]) for name in settings),
+            *(_flag(known[name]) for name in settings),
             click.option("--log-level", type=click.Choice(LOG_LEVELS), help="Least important messages on stderr."),
             click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
         ]
@@ -57,10 +57,11 @@ def device_options(*settings: str) -> Callable[[Command], Command]:
     return decorate
 
 
-def _flag(name: str, text: str) -> Callable[[Command], Command]:
+def _flag(setting: Field[Any]) -> Callable[[Command], Command]:
+    name, text = setting.name, setting.metadata["help"]
     option = "--" + name.replace("_", "-")
     sentence = text[0].upper() + text[1:] + "."
-    if name == "allow_insecure_http":
+    if isinstance(setting.default, bool):
         return click.option(option, name, is_flag=True, default=None, help=sentence)
     return click.option(option, name, metavar="VALUE", help=sentence)
 

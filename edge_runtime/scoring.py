@@ -115,8 +115,7 @@ class Scorer:
                 something that is no number (``not_finite``).
         """
         anomaly, raw, flags = self._run(list(OUTPUTS), windows)
-        if not (np.isfinite(raw).all() and ((anomaly >= 0) & (anomaly <= 1)).all()):
-            raise ScoringError("The model gave a score that is no number.", reason="not_finite", advice=_SYNC)
+        _check_numbers(np.isfinite(raw) & (anomaly >= 0) & (anomaly <= 1))
         return Verdicts(anomaly.reshape(-1), raw.reshape(-1), flags.reshape(-1).astype(np.bool_))
 
     def raw_scores(self, windows: Float32s) -> Float32s:
@@ -126,6 +125,7 @@ class Scorer:
             ScoringError: As ``score``.
         """
         (raw,) = self._run(["raw_score"], windows)
+        _check_numbers(np.isfinite(raw))
         result: Float32s = raw.reshape(-1)
         return result
 
@@ -211,6 +211,11 @@ def check_golden(scorer: Scorer, spec: GoldenSpec, blob: bytes) -> None:
 
 _SYNC = "Sync again; if it stays, publish the bundle again."
 _GOLDEN = "The active bundle stays as it was; report the processor and the onnxruntime version to the release engineer."
+
+
+def _check_numbers(usable: npt.NDArray[np.bool_]) -> None:
+    if not usable.all():
+        raise ScoringError("The model gave a score that is no number.", reason="not_finite", advice=_SYNC)
 
 
 def _options(threads: int) -> ort.SessionOptions:

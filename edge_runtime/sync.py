@@ -18,6 +18,7 @@ from typing import Protocol
 from edge_runtime.bundle_store import BundleStore, Pointer, SlotEntry
 from edge_runtime.contract.archive import DEFAULT_LIMITS
 from edge_runtime.contract.bundle import GOLDEN_NAME, MODEL_NAME, Bundle, check_custom, check_signature, open_bundle
+from edge_runtime.contract.manifest import Manifest
 from edge_runtime.contract.release import choose_target
 from edge_runtime.contract.result import AnyRecord
 from edge_runtime.contract.rollout import Rollout, decide
@@ -111,6 +112,7 @@ def _update(device: EnrolledDevice, run: _Run, progress: Progress | None) -> Upd
     kept = _kept_slot(device.store, pointer, target)
     if kept is not None:
         # Going back needs no network: the previous bundle was verified when it came, and is still listed.
+        _check_goals(device, device.store.open(kept).manifest)
         device.store.activate(kept)
     else:
         device.store.install(_fetch(device, target, run, progress))  # 3 to 6
@@ -197,9 +199,21 @@ def _fetch(device: EnrolledDevice, target: Target, run: _Run, progress: Progress
     bundle = _opened(data, target)
     check_custom(bundle, target.custom)
     check_signature(bundle, target.custom.signer)
+    _check_goals(device, bundle.manifest)
     check_runtime(str(bundle.manifest.runtime.get("onnxruntime", ">=0")), runtime_versions().onnxruntime)
     self_test(bundle)
     return bundle
+
+
+def _check_goals(device: EnrolledDevice, manifest: Manifest) -> None:
+    """Refuse a model that its makers packed although it misses their goals, where this device's owner wants that."""
+    if not device.refuse_below_goals or not manifest.below_goals:
+        return
+    raise TrustError(
+        f"Release {manifest.release_number} misses goals of its makers: {' '.join(manifest.below_goals)}",
+        reason="below_goals",
+        advice="The active bundle stays; publish a better model, or set refuse_below_goals = false on this device.",
+    )
 
 
 def _opened(data: bytes, target: Target) -> Bundle:

@@ -12,8 +12,9 @@ from edge_runtime.options import device_options, show
 
 @click.command(short_help="Sync, score and upload in a loop until stopped.")
 @device_options(
-    "readings", "sync_interval_seconds", "upload_interval_seconds", "batch_records", "allow_insecure_http", "ca_file"
-)
+    "readings", "sync_interval_seconds", "upload_interval_seconds", "batch_records", "refuse_below_goals",
+    "allow_insecure_http", "ca_file",
+)  # fmt: skip
 def run(config: Config, as_json: bool) -> None:
     """Sync, score and upload in a loop until SIGTERM or Ctrl-C, or until standard input ends.
 

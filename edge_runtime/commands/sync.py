@@ -12,7 +12,7 @@ from edge_runtime.options import device_options, download_progress, show
 
 
 @click.command(short_help="Fetch, verify and activate the release this device should run.")
-@device_options("allow_insecure_http", "ca_file")
+@device_options("refuse_below_goals", "allow_insecure_http", "ca_file")
 def sync(config: Config, as_json: bool) -> None:
     """Refresh trust, and fetch, verify, try out and activate the release that this device should run.
 

@@ -20,6 +20,8 @@ GOLDEN_SPEC_NAME = "golden.json"
 GOLDEN_NAME = "golden.f32"
 PARITY_NAME = "parity.json"
 CARD_NAME = "MODEL_CARD.md"
+# For people alone, and younger than the format: readers do without it.
+CARD_PAGE_NAME = "MODEL_CARD.html"
 PROVENANCE_NAME = "provenance.json"
 REFERENCES_NAME = "references.f32"
 SIGNATURE_NAME = "model.sig"

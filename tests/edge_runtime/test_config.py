@@ -49,6 +49,7 @@ def test_a_named_file_must_be_there(tmp_path: Path, source: str) -> None:
     ("name", "value"),
     [
         ("allow_insecure_http", "maybe"),
+        ("refuse_below_goals", "sometimes"),
         ("batch_records", "0"),
         ("batch_records", "2.5"),
         ("sync_interval_seconds", "-1"),

@@ -63,6 +63,12 @@ def test_references_of_another_size_are_refused() -> None:
         Explainer(PLAIN, tiny_manifest(), b"1234")
 
 
+def test_references_that_score_as_no_number_are_refused() -> None:
+    with pytest.raises(ScoringError) as caught:
+        explainer(np.full((2, 4, 2), np.inf), context=False).contributions(np.float32([[4, 0.1]] * 4), 2.05)
+    assert caught.value.reason == "not_finite"
+
+
 cells = st.one_of(st.floats(-50, 150, width=32), st.just(float("nan")))
 rows = st.tuples(cells, cells, st.sampled_from([0.0, 1.0, 0.0, 1.0, float("nan")]))
 windows = st.lists(rows, min_size=4, max_size=4)

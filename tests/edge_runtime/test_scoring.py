@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from simulators.bundles import small_graph
 from simulators.edge_models import tiny_golden, tiny_model
 
 from edge_runtime import scoring
@@ -74,6 +75,16 @@ def test_a_score_that_is_no_number_is_refused(scorer: Scorer) -> None:
     with pytest.raises(ScoringError) as caught:
         scorer.score(np.full((1, 4, 2), np.inf, np.float32))
     assert caught.value.reason == "not_finite"
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_scores_that_are_no_numbers_are_refused_by_every_way_in(bad: float) -> None:
+    scorer = Scorer(small_graph(4, 2, bad, 1.0))
+    windows = np.zeros((3, 4, 2), np.float32)
+    for call in (scorer.score, scorer.raw_scores):
+        with pytest.raises(ScoringError, match="no number") as caught:
+            call(windows)
+        assert (caught.value.reason, caught.value.exit_code) == ("not_finite", 7)
 
 
 def test_golden_windows_pass_and_fail(scorer: Scorer, windows: np.ndarray) -> None:

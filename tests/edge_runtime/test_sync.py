@@ -18,6 +18,7 @@ from simulators.enrolled import EnrolledDevice
 from simulators.repository import Fault, RepositorySimulator
 
 from edge_runtime.contract.archive import pack
+from edge_runtime.contract.bundle import CARD_PAGE_NAME
 from edge_runtime.device import EnrolledDevice as Device
 from edge_runtime.errors import StorageError
 from edge_runtime.files import FileSystem
@@ -85,6 +86,15 @@ def test_the_first_release_is_activated_and_reported(tmp_path: Path) -> None:
     assert active is not None
     assert active.digest == FIRST.digest
     assert not device.device.home.staging.exists()
+
+
+def test_a_page_for_people_in_a_bundle_is_taken_along(enrolled: EnrolledDevice) -> None:
+    page = b"<!doctype html><title>card</title>"
+    offer(enrolled, SmallBundle(version="2.0.0", release_number=2, extra=((CARD_PAGE_NAME, page),)).build())
+    assert enrolled.sync().outcome.outcome == "activated"
+    active = enrolled.device.store.active()
+    assert active is not None
+    assert active.files[CARD_PAGE_NAME] == page
 
 
 def test_nothing_new_changes_nothing_and_says_nothing(enrolled: EnrolledDevice) -> None:
@@ -289,6 +299,54 @@ def test_a_model_that_does_not_load_is_refused(enrolled: EnrolledDevice) -> None
     what = SmallBundle(version="2.0.0", release_number=2, extra=(("model.onnx", b"not a model"),))
     offer(enrolled, what.build())
     refused(enrolled, "golden_failed")
+
+
+def test_a_model_whose_scores_are_no_numbers_is_refused(enrolled: EnrolledDevice) -> None:
+    offer(enrolled, SmallBundle(version="2.0.0", release_number=2, bias=float("nan")).build())
+    report = refused(enrolled, "golden_failed")
+    assert report.error is not None
+    assert report.error.fields["cause"] == "not_finite"
+
+
+POOR = SmallBundle(version="2.0.0", release_number=2, bias=0.5, below_goals=("Single readings do better.",)).build()
+
+
+def choosy(enrolled: EnrolledDevice) -> None:
+    """Let the device refuse what misses its makers' goals."""
+    enrolled.device = dataclasses.replace(enrolled.device, refuse_below_goals=True)
+
+
+def test_a_release_below_its_goals_is_refused_where_the_owner_wants_that(enrolled: EnrolledDevice) -> None:
+    choosy(enrolled)
+    offer(enrolled, POOR)
+    report = refused(enrolled, "below_goals")
+    assert report.outcome.outcome == "refused"
+    assert "Single readings do better." in str(report.error)
+    better = SmallBundle(version="3.0.0", release_number=3).build()
+    offer(enrolled, better)
+    assert enrolled.sync().outcome.outcome == "activated"
+
+
+def test_a_release_below_its_goals_is_taken_by_default_and_stays_when_the_owner_minds_later(
+    enrolled: EnrolledDevice,
+) -> None:
+    offer(enrolled, POOR)
+    assert enrolled.sync().outcome.outcome == "activated"
+    choosy(enrolled)
+    assert enrolled.sync().outcome.outcome == "unchanged"
+    assert enrolled.active_release() == 2
+
+
+def test_going_back_to_a_release_below_its_goals_is_refused_too(enrolled: EnrolledDevice) -> None:
+    offer(enrolled, POOR)
+    enrolled.sync()
+    enrolled.server.publish(SmallBundle(version="3.0.0", release_number=3).build())
+    enrolled.server.roll_out(3, previous=2)
+    assert enrolled.sync().outcome.release == 3
+    choosy(enrolled)
+    enrolled.server.roll_out(3, previous=2, state="rolled_back")
+    assert enrolled.sync().outcome.reason == "below_goals"
+    assert enrolled.active_release() == 3
 
 
 def test_a_refused_bundle_is_not_downloaded_again(enrolled: EnrolledDevice) -> None:

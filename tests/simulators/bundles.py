@@ -80,6 +80,7 @@ class SmallBundle:
     golden_shift: float = 0.0
     """Added to the expected raw scores: anything but 0 fails the self-test."""
     extra: tuple[tuple[str, bytes], ...] = ()
+    below_goals: tuple[str, ...] = ()
 
     @property
     def path(self) -> str:
@@ -131,6 +132,7 @@ class SmallBundle:
             references=REFERENCES,
             files={name: FileEntry(hashlib.sha256(data).hexdigest(), len(data)) for name, data in files.items()},
             runtime={"onnxruntime": ">=1.20", "opset": 18},
+            below_goals=self.below_goals,
         )
 
     def build(self, key: ec.EllipticCurvePrivateKey | None = None) -> BuiltBundle:
