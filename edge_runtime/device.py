@@ -79,9 +79,7 @@ def device_with(
     files = FileSystem()
     identity, token = load_identity(home), load_token(home)
     store = BundleStore(home.path, files)
-    return EnrolledDevice(
-        home, identity, token, transport, store, files, download_deadline_seconds, refuse_below_goals
-    )
+    return EnrolledDevice(home, identity, token, transport, store, files, download_deadline_seconds, refuse_below_goals)
 
 
 @contextlib.contextmanager
