@@ -34,6 +34,9 @@ class Explainer:
         manifest: The bundle's manifest.
         references: ``references.f32``: R * W * S little-endian float32, raw values.
 
+    Attributes:
+        names: What contributes: the signals, and ``context`` after them where there is one.
+
     Raises:
         ScoringError: The references have another size than the manifest says (``references_size``).
     """
@@ -50,8 +53,9 @@ class Explainer:
         self._references = np.frombuffer(references, dtype="<f4").reshape(shape).astype(np.float32)
         self._context = np.array(manifest.context_columns, dtype=np.int64)
         self._signals = np.array(manifest.signal_columns, dtype=np.int64)
-        self._names = [manifest.signals[column].name for column in manifest.signal_columns]
         self._healthy = None if manifest.regimes is None else _Healthy(manifest.regimes)
+        signals = [manifest.signals[column].name for column in manifest.signal_columns]
+        self.names = signals if self._healthy is None else [*signals, CONTEXT]
         self._reference_regimes = None if self._healthy is None else scorer.regimes(self._references)
 
     def contributions(self, window: Float32s, raw_score: float) -> tuple[tuple[str, float], ...]:
@@ -67,14 +71,26 @@ class Explainer:
         Raises:
             ScoringError: The model fails.
         """
+        lost = self.every_contribution(window, raw_score)
+        order = np.argsort(-np.abs(lost), kind="stable")[:MAX_CONTRIBUTIONS]
+        rounded = [(self.names[index], float(f"{lost[index]:.{_DIGITS}g}")) for index in order]
+        return tuple((name, value) for name, value in rounded if value != 0.0)
+
+    def every_contribution(self, window: Float32s, raw_score: float) -> Float64s:
+        """Return the contribution of every name in ``names``, unrounded: (len(names),) float64.
+
+        Args:
+            window: (W, S) float32, NaN = missing.
+            raw_score: The window's raw score.
+
+        Raises:
+            ScoringError: The model fails.
+        """
         versions = self._versions(window)
         groups, references = versions.shape[:2]
         scores = self._scorer.raw_scores(versions.reshape(groups * references, *window.shape))
-        lost = raw_score - scores.astype(np.float64).reshape(groups, references).mean(axis=1)
-        names = [*self._names, CONTEXT][:groups]
-        order = np.argsort(-np.abs(lost), kind="stable")[:MAX_CONTRIBUTIONS]
-        rounded = [(names[index], float(f"{lost[index]:.{_DIGITS}g}")) for index in order]
-        return tuple((name, value) for name, value in rounded if value != 0.0)
+        lost: Float64s = raw_score - scores.astype(np.float64).reshape(groups, references).mean(axis=1)
+        return lost
 
     def _versions(self, window: Float32s) -> Float32s:
         """Return (groups, R, W, S): the window with each signal, then the context, taken from each reference."""

@@ -14,6 +14,7 @@ from edge_runtime.contract.manifest import Signal
 from edge_runtime.contract.window import WindowRule
 from exporter.built import BuiltModel
 from exporter.candidates import Choice, Measured, choose
+from exporter.card_data import card_data
 from exporter.config import ModelSpec
 from exporter.costs import measure_costs
 from exporter.detectors import graph_scores
@@ -163,7 +164,16 @@ def _whole(
         convert_seconds=proof.convert_seconds,
         notes=(*trained.notes, *_quality_notes(evaluation)),
         below_goals=(*inexact(spec, proof), *choice.missed, *_unordered(evaluation)),
+        card_data=_card_data(spec, group, trained, proof, references),
     )
+
+
+def _card_data(
+    spec: ModelSpec, group: Group, trained: Trained, proof: Proof, references: npt.NDArray[np.float32]
+) -> dict[str, Any]:
+    held_out = len(group.held_out) > 0
+    judged = group.held_out if held_out else group.windows
+    return card_data(trained, judged, proof.content, references, _signals(spec), held_out=held_out)
 
 
 def _signals(spec: ModelSpec) -> tuple[Signal, ...]:

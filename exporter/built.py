@@ -45,6 +45,7 @@ class BuiltModel:
         convert_seconds: Time that the conversion to fp32 took.
         notes: Sentences for the report: constant signals, too few devices and the like.
         below_goals: Goals that it misses, as sentences.
+        card_data: What the plots of the card show (``exporter.card_data``); without it the card has no plots.
     """
 
     cohort: str | None
@@ -70,6 +71,7 @@ class BuiltModel:
     convert_seconds: float
     notes: tuple[str, ...] = ()
     below_goals: tuple[str, ...] = ()
+    card_data: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def precision(self) -> Precision:

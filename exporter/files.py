@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from edge_runtime.errors import InputError, StorageError
@@ -80,4 +81,44 @@ def write_bytes(path: Path, data: bytes, *, mode: int = 0o644) -> None:
             f"{path} could not be written: {error.strerror or error}.",
             advice="Check free space and permissions.",
             path=str(path),
+        ) from error
+
+
+def write_folder(
+    folder: Path, files: Mapping[str, bytes], *, overwrite: bool, instead_of: Collection[str] = ()
+) -> None:
+    """Write several files that belong together: none of them appears before all of them are on the disk.
+
+    Args:
+        folder: Made when it is not there.
+        files: Contents by name.
+        overwrite: Whether files of these names may be replaced.
+        instead_of: Names that may be there from an earlier time and go when they are not among the files.
+
+    Raises:
+        InputError: A file is there already and may not be replaced.
+        StorageError: Disk full, not permitted, or gone.
+    """
+    check_folder(folder)
+    there = sorted(name for name in {*files, *instead_of} if (folder / name).exists())
+    if there and not overwrite:
+        raise InputError(
+            f"{folder} holds {', '.join(there)} already.",
+            advice="Name another folder with --out, or give --overwrite.",
+            path=str(folder),
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".", dir=folder) as name:
+            for file, content in files.items():
+                write_bytes(Path(name, file), content)
+            for file in there:
+                (folder / file).unlink()
+            for file in files:
+                Path(name, file).replace(folder / file)
+    except OSError as error:
+        raise StorageError(
+            f"{folder} could not be written: {error.strerror or error}.",
+            advice="Check free space and permissions.",
+            path=str(folder),
         ) from error

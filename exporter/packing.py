@@ -18,7 +18,8 @@ from edge_runtime.contract import archive, bundle, signature
 from edge_runtime.contract.manifest import FileEntry, Manifest
 from edge_runtime.contract.names import target_path
 from exporter.built import BuiltModel
-from exporter.card import model_card
+from exporter.card import make_card, markdown
+from exporter.card_page import page
 from exporter.keys import ReleaseKey
 from exporter.provenance import Provenance, readable_json
 
@@ -67,12 +68,14 @@ def pack_model(
     Raises:
         ContractError: A name breaks its rule, or the parts of the model do not fit each other.
     """
+    card = make_card(model, provenance, name=name, version=version, release_number=release_number)
     files = {
         bundle.MODEL_NAME: model.model_onnx,
         bundle.GOLDEN_SPEC_NAME: model.golden_json,
         bundle.GOLDEN_NAME: model.golden_f32,
         bundle.PARITY_NAME: readable_json(model.parity),
-        bundle.CARD_NAME: model_card(model, provenance, name=name, version=version, release_number=release_number),
+        bundle.CARD_NAME: markdown(card),
+        bundle.CARD_PAGE_NAME: page(card, model),
         bundle.PROVENANCE_NAME: readable_json(provenance.to_dict()),
         bundle.REFERENCES_NAME: model.references,
     }

@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "publish": ("exporter.cli.release:publish", "Send a signed release folder to the server."),
     "rollout": ("exporter.cli.release:rollout", "Steer which devices get which release."),
     "verify": ("exporter.cli.audit:verify", "Check a bundle as an auditor would."),
+    "export": ("exporter.cli.export:export", "Write a bundle's graph as files for an app of your own."),
     "inspect": ("exporter.cli.audit:inspect", "Show what a bundle, release or repository holds."),
 }
 

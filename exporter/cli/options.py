@@ -30,6 +30,13 @@ out_option = click.option("--out", type=_FOLDER, required=True, help="Folder to 
 repository_option = click.option(
     "--repository", type=_FOLDER, envvar="STELLA_REPOSITORY", help="Repository folder.  [env: STELLA_REPOSITORY]"
 )
+public_keys_option = click.option(
+    "--public-key",
+    "public_keys",
+    type=_FILE,
+    multiple=True,
+    help="Accept this targets key (its .pub file). Repeatable.",
+)
 keep_option = click.option(
     "--keep",
     type=click.IntRange(min=1),

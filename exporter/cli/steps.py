@@ -86,7 +86,7 @@ def quantize(work: Path, form: str | None, as_json: bool) -> None:
 
 
 def _choose(work: Path, form_of: Callable[[BuiltModel], str], as_json: bool) -> None:
-    from exporter.card import flatten
+    from exporter.card_figures import flatten
     from exporter.work_folder import choose_form, load_build, save_model
 
     rows: list[dict[str, Any]] = []

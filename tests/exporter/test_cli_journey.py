@@ -53,10 +53,10 @@ def test_simulated_fleet_becomes_a_bundle_that_passes(workshop: Path, capsys: py
     assert model["bundle_bytes"] < 300_000
     bundle = workshop / "a" / "bundles" / model["path"]
     assert run(capsys, "verify", bundle, "--public-key", f"{key}.pub")["digest"] == model["digest"]
-    assert run_command(["inspect", "--card", str(bundle)]) == 0
+    assert run_command(["inspect", "--card", "--text", str(bundle)]) == 0
     card = capsys.readouterr().out
     assert "battery_temperature" in card
-    assert "| auc |" in card
+    assert "| AUC |" in card
 
     # The same steps one by one, and the same bytes.
     run(capsys, "train", "--config", workshop / "model.toml", "--out", workshop / "work")

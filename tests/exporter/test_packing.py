@@ -12,10 +12,9 @@ from simulators.tiny_build import tiny_model, tiny_provenance
 from sklearn.ensemble import IsolationForest
 
 from edge_runtime.contract.archive import pack, unpack
-from edge_runtime.contract.bundle import REQUIRED_FILES, check_signature, open_bundle
+from edge_runtime.contract.bundle import CARD_PAGE_NAME, REQUIRED_FILES, check_signature, open_bundle
 from edge_runtime.errors import ContractError, StellaError, TrustError
 from exporter import forest_to_onnx
-from exporter.card import flatten
 from exporter.keys import ReleaseKey, create_key
 from exporter.packing import PackedBundle, pack_model, runtime_needs
 from exporter.verification import verify_bundle
@@ -33,7 +32,7 @@ def packed(key: ReleaseKey) -> PackedBundle:
 
 def test_bundle_opens_and_holds_every_required_file(packed: PackedBundle, key: ReleaseKey) -> None:
     opened = open_bundle(packed.data)
-    assert set(opened.files) == REQUIRED_FILES
+    assert set(opened.files) == REQUIRED_FILES | {CARD_PAGE_NAME}
     check_signature(opened, key.public.text)
     assert packed.path == "fleet/1.0/default.bundle"
     assert packed.digest == opened.digest
@@ -60,7 +59,7 @@ def test_time_of_packing_is_inside_only_when_given(packed: PackedBundle, key: Re
 
 def test_card_tells_a_person_what_the_model_is(packed: PackedBundle) -> None:
     card = unpack(packed.data)["MODEL_CARD.md"].decode()
-    for part in ("# fleet 1.0", "Release 1", "| heat | degC | signal |", "1,234 readings", "baseline: auc", "| 0.99 |"):
+    for part in ("# fleet 1.0", "Release 1", "| heat | degC | signal |", "1,234 readings", "| AUC | 0.9900 |"):
         assert part in card
 
 
@@ -130,14 +129,6 @@ def test_verify_refuses_an_added_file(packed: PackedBundle, key: ReleaseKey) -> 
     files = unpack(packed.data)
     with pytest.raises(ContractError, match="disagree"):
         verify_bundle(pack({**files, "extra.txt": b"hello"}), keys=[key.public])
-
-
-def test_flatten_names_nested_figures() -> None:
-    assert flatten({"x": True, "a": {"b_c": 1.23456, "none": None}, "n": [1, 2]}) == [
-        ("n", "1, 2"),
-        ("x", "True"),
-        ("a: b c", "1.235"),
-    ]
 
 
 def test_the_manifest_asks_for_the_operators_that_the_graph_has(packed: PackedBundle) -> None:

@@ -74,6 +74,28 @@ def _cost(deflated: int) -> dict[str, Any]:
     return {"bytes": 2000, "bytes_deflated": deflated, "load_ms": 3.0, "window_us": times, "verdict": "Said why."}
 
 
+def tiny_card_data(points: int = 5) -> dict[str, Any]:
+    """What the plots of a card show."""
+    scores = np.linspace(0.1, 0.9, points).tolist()
+    return {
+        "windows": 50,
+        "held_out": True,
+        "scores": {
+            "edges": [0.0, 0.25, 0.5, 1.0],
+            "groups": {
+                "healthy, in training": [5, 3, 1],
+                "healthy, held out": [4, 4, 0],
+                "faulty, held out": [0, 1, 6],
+            },
+        },
+        "fidelity": {"trained": scores, "graphs": {"fp32": scores, "codebook8": scores}},
+        "contributions": {
+            "signals": ["heat"],
+            "groups": {"anomalies": {"windows": 3, "mean": [0.2]}, "healthy windows": {"windows": 4, "mean": [0.01]}},
+        },
+    }
+
+
 def tiny_model(cohort: str | None = None, **changes: Any) -> BuiltModel:
     """A built model for one cohort."""
     values: dict[str, Any] = {
@@ -103,6 +125,7 @@ def tiny_model(cohort: str | None = None, **changes: Any) -> BuiltModel:
         "evaluation": {"auc": 0.99, "baseline": {"auc": 0.95}},
         "convert_seconds": 0.05,
         "notes": ("Signal heat is fine.",),
+        "card_data": tiny_card_data(),
     }
     return BuiltModel(**{**values, **changes})
 
