@@ -84,8 +84,10 @@ def operators_config(model: bytes, converted: str = "") -> bytes:
     opsets = {entry.domain: entry.version for entry in graph.opset_import}
     found: dict[tuple[str, int], set[str]] = defaultdict(set)
     for node in graph.graph.node:
-        since = onnx.defs.get_schema(node.op_type, opsets[node.domain], node.domain).since_version
-        found[node.domain or "ai.onnx", since].add(node.op_type)
+        version = opsets[node.domain]
+        if node.domain in ("", "ai.onnx", "ai.onnx.ml"):  # of others only onnxruntime knows when an operator changed
+            version = onnx.defs.get_schema(node.op_type, version, node.domain).since_version
+        found[node.domain or "ai.onnx", version].add(node.op_type)
     for line in converted.splitlines():
         if line and not line.startswith("#"):
             domain, version, names = line.split(";", 2)

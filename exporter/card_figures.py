@@ -195,7 +195,7 @@ _KNOWN: dict[str, tuple[str, Callable[[float], str]]] = {
     "p90": ("nine in ten devices at most", _number),
     "raw_difference": ("largest difference of raw scores", _number),
     "reason": ("why this one", _number),
-    "sets": ("on", _number),
+    "sets": ("by data set", _number),
     "slots": ("readings in a window", _number),
     "spearman": ("rank correlation with the trained model", _precise),
     "spearman_loss": ("largest loss of rank correlation", _number),

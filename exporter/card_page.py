@@ -106,8 +106,8 @@ def _plots(model: BuiltModel) -> str:
         _figure(
             fidelity_plot(fidelity["trained"], graph, limit),
             "The trained model against the shipped graph",
-            f"{len(graph)} of these windows, form {model.form}. On the line both say the same; a point in the upper left "
-            "or lower right quarter would be another verdict.",
+            f"{len(graph)} of these windows, form {model.form}. On the line both say the same; a point in the upper "
+            "left or lower right quarter would be another verdict.",
         ),
         _bars(data["contributions"]),
     ]
