@@ -52,7 +52,7 @@ def test_the_card_fits_and_fetches_nothing(
     assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
     assert (said, asked) == ([], [card.as_uri()])
     ink = page.evaluate("getComputedStyle(document.querySelector('svg text')).fill")
-    assert ink == page.evaluate("getComputedStyle(document.body).color")
+    assert ink == page.evaluate("getComputedStyle(document.querySelector('.summary')).color")
     context.close()
 
 
