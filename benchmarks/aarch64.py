@@ -160,7 +160,7 @@ def measure(report: Report, folder: Path, pythons: Mapping[str, list[str]]) -> N
         report.progress(f"scoring on {core}")
         said = _run_elsewhere(command, folder, core)
         report.note(f"{core}: {said['machine']}, Python {said['python']}, onnxruntime {said['onnxruntime']}, emulated.")
-        rows += [_compare(path, core) for path in sorted(folder.glob("*/*.onnx"))]
+        rows += [compare(path, core) for path in sorted(folder.glob("*/*.onnx"))]
     report.table("The same windows here and on aarch64", _COLUMNS, rows)
     report.figure(
         "largest difference of raw scores", max(float(str(row[5])) for row in rows), "", at_most=RAW_TOLERANCE
@@ -184,7 +184,8 @@ def _run_elsewhere(command: list[str], folder: Path, core: str) -> dict[str, Any
     return said
 
 
-def _compare(model: Path, core: str) -> list[Cell]:
+def compare(model: Path, core: str) -> list[Cell]:
+    """Return the table's row of one model: what was scored here beside what was scored on a core."""
     here, there = (np.load(model.with_name(f"{model.stem}.{tag}.npz"), allow_pickle=False) for tag in ("here", core))
     difference = np.abs(here["raw_score"] - there["raw_score"])
     return [

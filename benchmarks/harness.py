@@ -29,6 +29,7 @@ RESULTS = REPOSITORY / "benchmarks" / "results"
 QUICK_RESULTS = REPOSITORY / "build" / "benchmarks"  # small runs never replace the committed figures
 FORMAT = 1
 NAMES = ("forest", "fidelity", "graph", "cmapss", "device")  # the scripts, in the order in which they are run and shown
+APART = ("aarch64",)  # scripts that are run by themselves, with results of the same form
 Cell = str | int | float | None
 
 
@@ -123,18 +124,18 @@ def write_result(result: Mapping[str, Any], folder: Path | None = None) -> Path:
 
 
 def read_results(folder: Path = RESULTS) -> list[dict[str, Any]]:
-    """Return the results of a folder, in the order of ``NAMES``.
+    """Return the results of a folder, in the order of ``NAMES``, then those of ``APART``.
 
     Raises:
         ValueError: A file is no result of this format.
     """
-    results = []
+    results, names = [], (*NAMES, *APART)
     for path in folder.glob("*.json"):
         result = json.loads(path.read_text("utf-8"))
-        if result.get("format") != FORMAT or result.get("benchmark") != path.stem or path.stem not in NAMES:
+        if result.get("format") != FORMAT or result.get("benchmark") != path.stem or path.stem not in names:
             raise ValueError(f"{path} is no benchmark result of format {FORMAT}")
         results.append(result)
-    return sorted(results, key=lambda result: NAMES.index(result["benchmark"]))
+    return sorted(results, key=lambda result: names.index(result["benchmark"]))
 
 
 def _finite(value: Cell) -> Cell:

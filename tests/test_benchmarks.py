@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib
 import json
+import sys
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
+from simulators.bundles import small_graph
 
-from benchmarks import harness
+from benchmarks import aarch64, harness
 from benchmarks.__main__ import main
 from benchmarks.document import PAGE, page
 from benchmarks.harness import NAMES
@@ -127,3 +130,32 @@ def test_the_page_is_what_the_results_say():
     assert not any(result["quick"] for result in results)
     if results:
         assert PAGE.read_text("utf-8") == page(results), "run: python -m benchmarks.document"
+
+
+def test_models_are_compared_with_another_python(report: harness.Report, tmp_path, monkeypatch):
+    """What an emulated Arm core is asked, asked of this very Python."""
+    monkeypatch.setattr(aarch64, "EMULATOR", tmp_path / "none")
+    for name, bias in (("one", 0.25), ("two", 0.75)):
+        (tmp_path / name).mkdir()
+        np.save(tmp_path / name / "windows.npy", np.random.default_rng(0).normal(size=(50, 4, 2)).astype(np.float32))
+        (tmp_path / name / "fp32.onnx").write_bytes(small_graph(4, 2, bias, 0.8))
+    aarch64.measure(report, tmp_path, {"this": [sys.executable]})
+    result = report.to_dict()
+    assert [row[:4] for row in result["tables"][-1]["rows"]] == [
+        ["one", "fp32", "this", 50],
+        ["two", "fp32", "this", 50],
+    ]
+    assert [figure["value"] for figure in result["figures"][-2:]] == [0.0, 0]
+    assert result["tables"][-1]["rows"][1][4] > 0
+    scores = np.load(tmp_path / "one" / "fp32.this.npz")
+    np.savez(tmp_path / "one" / "fp32.other.npz", raw_score=scores["raw_score"] + 1, is_anomaly=~scores["is_anomaly"])
+    assert aarch64.compare(tmp_path / "one" / "fp32.onnx", "other")[-3:] == [1.0, "0.00%", 50]
+
+
+def test_arm_without_an_emulator_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(aarch64, "EMULATOR", tmp_path)
+    done = CliRunner().invoke(aarch64.main, [])
+    assert done.exit_code == 1
+    assert "--prepare" in done.output
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    assert "apt-get install" in CliRunner().invoke(aarch64.main, ["--prepare"]).output
