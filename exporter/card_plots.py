@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
@@ -103,7 +103,7 @@ def fidelity_plot(trained: list[float], graph: list[float], threshold: float) ->
     return _svg("fidelity", draw)
 
 
-def _svg(name: str, draw: Any) -> str:
+def _svg(name: str, draw: Callable[[Axes], None]) -> str:
     """Return one plot as an element of a page."""
     # The salt makes ids that depend on the plot alone, and differ from those of the page's other plots.
     with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from simulators.charging_fleet import spec_of
 
 from edge_runtime.contract.golden import GoldenSpec
 from exporter.built import Build, BuiltModel
+from exporter.card_data import MOST_WINDOWS
 from exporter.config import (
     CalibrationSpec,
     ModelSpec,
@@ -65,6 +67,35 @@ def test_figures(built: tuple[ModelSpec, Build]) -> None:
         assert set(model.costs) == set(parity["candidates"]) == set(model.candidates)
         assert not model.below_goals
     assert set(built[1].models[0].evaluation["auc_by_cohort"]) == {"big", "small"}
+
+
+def test_the_plots_of_the_card_show_what_was_measured(built: tuple[ModelSpec, Build]) -> None:
+    for model in built[1].models:
+        data = model.card_data
+        assert json.loads(json.dumps(data, allow_nan=False)) == data
+        assert data["held_out"] is True
+        assert 0 < data["windows"] <= MOST_WINDOWS
+        scores, threshold = data["scores"], model.threshold.raw_score
+        assert set(scores["groups"]) == {"healthy, in training", "healthy, held out", "faulty, held out"}
+        assert sum(scores["groups"]["healthy, held out"] + scores["groups"]["faulty, held out"]) <= data["windows"]
+        middles = np.convolve(scores["edges"], [0.5, 0.5], "valid")
+        means = {name: np.average(middles, weights=counts) for name, counts in scores["groups"].items()}
+        assert means["faulty, held out"] > means["healthy, held out"]
+        assert min(scores["edges"]) < threshold < max(scores["edges"])
+        trained, graphs = np.array(data["fidelity"]["trained"]), data["fidelity"]["graphs"]
+        assert set(graphs) == set(model.candidates)
+        assert len(trained) <= 220
+        assert np.abs(trained - graphs["fp32"]).max() < 2e-5  # the rounding of the sample
+        assert data["contributions"]["signals"][-1] == "context"
+        parts = data["contributions"]["groups"]
+        assert sum(parts["anomalies"]["mean"]) > sum(parts["healthy windows"]["mean"]) > 0
+
+
+def test_without_held_out_devices_the_plots_show_training(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, {"big": 12})
+    (model,) = build_models(replace(spec, train=TrainSpec("none"), release=ReleaseSpec(cohorts=False))).models
+    assert model.card_data["held_out"] is False
+    assert set(model.card_data["scores"]["groups"]) == {"healthy, in training"}
 
 
 def test_the_graph_agrees_with_the_contract(built: tuple[ModelSpec, Build]) -> None:
