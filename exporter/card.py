@@ -85,9 +85,9 @@ def make_card(model: BuiltModel, provenance: Provenance, *, name: str, version: 
     """
     cohort = "all devices (the default model)" if model.cohort is None else f"cohort {model.cohort}"
     missed = model.below_goals
-    verdict = "It meets every goal that its makers set."
+    verdict = "What ships says what was trained, within every goal set for it. How good that is, the figures say."
     if missed:
-        verdict = f"It misses {len(missed)} of its makers' goals; they packed it all the same."
+        verdict = f"It misses {len(missed)} of the goals set for it; its makers packed it all the same."
     return Card(
         title=f"{name} {version}",
         summary=f"Release {release_number}, for {cohort}. Precision: {model.precision}.",
