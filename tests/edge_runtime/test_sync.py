@@ -17,9 +17,11 @@ from simulators.bundles import BuiltBundle, SmallBundle
 from simulators.enrolled import EnrolledDevice
 from simulators.repository import Fault, RepositorySimulator
 
+from edge_runtime.config import load_config
 from edge_runtime.contract.archive import pack
 from edge_runtime.contract.bundle import CARD_PAGE_NAME
 from edge_runtime.device import EnrolledDevice as Device
+from edge_runtime.device import open_device
 from edge_runtime.errors import StorageError
 from edge_runtime.files import FileSystem
 from edge_runtime.identity import save_identity
@@ -325,6 +327,14 @@ def test_a_release_below_its_goals_is_refused_where_the_owner_wants_that(enrolle
     better = SmallBundle(version="3.0.0", release_number=3).build()
     offer(enrolled, better)
     assert enrolled.sync().outcome.outcome == "activated"
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_the_setting_reaches_the_device(enrolled: EnrolledDevice, wanted: bool) -> None:
+    home = str(enrolled.device.home.path)
+    config = load_config({"home": home}, {"EDGE_RUNTIME_REFUSE_BELOW_GOALS": str(wanted)})
+    with open_device(config) as device:
+        assert device.refuse_below_goals is wanted
 
 
 def test_a_release_below_its_goals_is_taken_by_default_and_stays_when_the_owner_minds_later(
