@@ -13,7 +13,8 @@ ROOT = Path(__file__).resolve().parent.parent
 SHARED = ("edge_runtime.contract", "edge_runtime.errors")
 ALLOWED = {
     "edge_runtime": (),
-    "exporter": (*SHARED, "edge_runtime.windows", "edge_runtime.scoring"),
+    # explanation: what the card says of contributions is what devices will say.
+    "exporter": (*SHARED, "edge_runtime.windows", "edge_runtime.scoring", "edge_runtime.explanation"),
     "sync_server": SHARED,
 }
 OURS = tuple(ALLOWED)
