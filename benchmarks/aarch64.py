@@ -17,6 +17,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -106,7 +107,7 @@ def _pip_download() -> list[str]:
     platforms = [f"--platform=manylinux_2_{glibc}_aarch64" for glibc in (17, 27, 28, 34)]
     wanted = [f"{name}=={metadata.version(name)}" for name in _WHEELS]
     python = ["--python-version=3.11", "--implementation=cp", "--abi=cp311", "--only-binary=:all:", "--no-deps"]
-    return [str(REPOSITORY / ".venv/bin/python"), "-m", "pip", "download", "--quiet", *platforms, *python, *wanted]
+    return [sys.executable, "-m", "pip", "download", "--quiet", *platforms, *python, *wanted]
 
 
 def emulated(core: str) -> list[str]:
