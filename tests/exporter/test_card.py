@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from simulators.bundles import SmallBundle
 from simulators.tiny_build import tiny_card_data, tiny_model, tiny_provenance
@@ -108,7 +108,7 @@ def test_names_of_people_are_text_and_nothing_else() -> None:
     assert "\\| missed" in plain
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(min_size=1, max_size=40))
 def test_no_name_changes_the_page(name: str) -> None:
     data = tiny_card_data()
@@ -200,6 +200,12 @@ def test_flatten_names_nested_figures_and_counts_long_lists() -> None:
 @pytest.fixture(scope="module")
 def key(tmp_path_factory: pytest.TempPathFactory) -> ReleaseKey:
     return create_key(tmp_path_factory.mktemp("keys") / "targets.key", "targets", None)
+
+
+@pytest.fixture(autouse=True)
+def pages_in_the_tests_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What inspect leaves for a browser to show must not stay behind a test."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 
 
 @pytest.fixture
