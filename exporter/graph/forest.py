@@ -148,15 +148,17 @@ def _ensemble_5(graph: GraphBuilder, trees: PathForest, features: str) -> str:
     """Add a TreeEnsemble; inner nodes and leaves are numbered apart, and a tree needs an inner root."""
     columns, nodes = _branches(graph, trees, features)
     leaf = trees.leaves
-    number = np.where(leaf, np.cumsum(leaf), np.cumsum(~leaf)) - 1
-    inner = ~leaf
+    weights, number = np.zeros(0, np.float32), np.zeros(leaf.size, np.int64)
+    weights, number[leaf] = np.unique(trees.path_lengths[leaf], return_inverse=True)
+    order = _deflatable_order(nodes, leaf, number)
+    number[order] = np.arange(order.size)
     bare = trees.roots[leaf[trees.roots]]  # one-node trees get a root whose two branches are that leaf
-    true, false = np.r_[nodes.true[inner], bare], np.r_[nodes.false[inner], bare]
+    true, false = np.r_[nodes.true[order], bare], np.r_[nodes.false[order], bare]
     roots = number[trees.roots]
-    roots[leaf[trees.roots]] = true.size - bare.size + np.arange(bare.size)
+    roots[leaf[trees.roots]] = order.size + np.arange(bare.size)
 
     def padded(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        return np.concatenate([values[inner], np.zeros(bare.size, values.dtype)])
+        return np.concatenate([values[order], np.zeros(bare.size, values.dtype)])
 
     return graph.add(
         "TreeEnsemble",
@@ -172,9 +174,19 @@ def _ensemble_5(graph: GraphBuilder, trees: PathForest, features: str) -> str:
         nodes_trueleafs=leaf[true],
         nodes_falsenodeids=number[false],
         nodes_falseleafs=leaf[false],
-        leaf_targetids=np.zeros(int(leaf.sum()), np.int64),
-        leaf_weights=numpy_helper.from_array(trees.path_lengths[leaf]),
+        leaf_targetids=np.zeros(weights.size, np.int64),
+        leaf_weights=numpy_helper.from_array(weights),
     )
+
+
+def _deflatable_order(
+    nodes: _Branches, leaf: npt.NDArray[np.bool_], codes: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """Return the inner nodes so that nodes with the same kinds of children, column and leaves stand together: (n,)."""
+    inner = np.flatnonzero(~leaf)
+    true, false = nodes.true[inner], nodes.false[inner]
+    keys = (nodes.splits[inner], codes[false], codes[true], nodes.columns[inner], leaf[false], leaf[true])
+    return inner[np.lexsort(keys)]
 
 
 def _ensemble_3(graph: GraphBuilder, trees: PathForest, features: str) -> str:

@@ -1,0 +1,160 @@
+"""A forest of 8-bit codes walked by core ONNX operators, for runtimes and accelerators without tree operators.
+
+What travels are bytes: which nodes have children (a bit each), their columns, the ranks of their thresholds among
+their feature's levels, the codes of the leaves, and the levels themselves. Everything else follows from them and is
+worked out by nodes whose inputs are all constant, which a runtime folds while it loads the model. Nodes stand level by
+level over all trees, the two children of each inner node beside each other, so the left child of the k-th inner node
+is node trees + 2 k: no child table is sent. A leaf is its own left child and compares with infinity, so trees of
+different depths take the same number of steps::
+
+    codes = encode_forest(flatten_forest(forest))            # exporter.quantization.forest_codes
+    add_tensor_forest(graph, codes, "features", name="raw_score")
+
+A step is four table reads, a comparison and a sum over [batch, trees]. All reads are GatherElements: onnxruntime 1.32
+reads an element in 1 ns with it and in 3 ns with Gather, which copies blocks. So 300 trees x 25 features take 6 us a row
+in batches, as TreeEnsemble does, and 27 us alone, where TreeEnsemble takes 12 (``benchmarks/forest.py``).
+
+Thresholds are compared as the floats that their ranks stand for. Ranking the inputs instead, so that the walk compares
+integers, gives the same answers and costs a search per feature more; Greater has no 8-bit kernel in onnxruntime.
+
+Every operator here has a kernel for CPUs, for the wasm build and for CUDA.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from onnx import TensorProto
+
+from exporter.graph.nodes import GraphBuilder
+
+_FLAT = np.array([-1], np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class ForestCodes:
+    """A forest in small integers; n inner nodes and m leaves, level by level over all trees.
+
+    Attributes:
+        inner: (n + m,) bool, which nodes have children; the first ones are the roots.
+        columns: (n,) uint8 or uint16, which column an inner node compares: a feature, plus ``n_features`` when NaN
+            goes left there.
+        ranks: (n,) uint8, its threshold's place among the levels of its feature.
+        leaf_codes: (m,) uint8, a leaf's place in ``leaf_levels``.
+        levels: (l,) float32, thresholds in rising order, feature after feature.
+        first_levels: (n_features,) int64, where the levels of each feature begin.
+        leaf_levels: (at most 256,) float32, path lengths.
+        n_trees: Trees.
+        depth: Steps from a root to the deepest leaf.
+        n_features: Columns of the input.
+        scale: The score is exp(scale * sum of path lengths).
+    """
+
+    inner: npt.NDArray[np.bool_]
+    columns: npt.NDArray[np.unsignedinteger[Any]]
+    ranks: npt.NDArray[np.uint8]
+    leaf_codes: npt.NDArray[np.uint8]
+    levels: npt.NDArray[np.float32]
+    first_levels: npt.NDArray[np.int64]
+    leaf_levels: npt.NDArray[np.float32]
+    n_trees: int
+    depth: int
+    n_features: int
+    scale: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Tables:
+    """Names of tables over all nodes, [nodes]: int32 columns and left children, float32 thresholds and path lengths."""
+
+    columns: str
+    splits: str
+    left: str
+    lengths: str
+
+
+def add_tensor_forest(graph: GraphBuilder, codes: ForestCodes, features: str, *, name: str = "") -> str:
+    """Add the forest to a graph.
+
+    Args:
+        graph: Where to add.
+        codes: The forest.
+        features: Name of a [N, n_features] float32 tensor, NaN = missing.
+        name: Name of the score's tensor; made up when empty.
+
+    Returns:
+        Name of the raw score [N, 1] float32, in (0, 1], higher is more anomalous.
+    """
+    tables = _add_tables(graph, codes)
+    values = _both_ways_of_missing(graph, features)
+    flat, by_tree = graph.constant(_FLAT), graph.constant(np.array([-1, codes.n_trees], np.int64))
+    roots = graph.constant(np.arange(codes.n_trees, dtype=np.int32))
+    # All rows begin at the same nodes, so the first step reads its tables once, and the loader does that.
+    columns, splits, left = (graph.add("Gather", table, roots) for table in (tables.columns, tables.splits, tables.left))
+    nodes = _next(graph, graph.add("Gather", values, columns, axis=1), splits, left)
+    nodes = graph.add("Reshape", nodes, flat)
+    for _ in range(1, codes.depth):
+        columns = graph.add("Reshape", graph.add("GatherElements", tables.columns, nodes), by_tree)
+        compared = graph.add("Reshape", graph.add("GatherElements", values, columns, axis=1), flat)
+        splits, left = (graph.add("GatherElements", table, nodes) for table in (tables.splits, tables.left))
+        nodes = _next(graph, compared, splits, left)
+    lengths = graph.add("Reshape", graph.add("GatherElements", tables.lengths, nodes), by_tree)
+    total = graph.add("ReduceSum", lengths, graph.constant(np.array([1], np.int64)), keepdims=1)
+    return graph.add("Exp", graph.add("Mul", total, graph.constant(np.float32(codes.scale))), name=name)
+
+
+def _next(graph: GraphBuilder, values: str, splits: str, left: str) -> str:
+    """One step: the left child, or the one after it when the value is above the threshold."""
+    above = graph.add("Cast", graph.add("Greater", values, splits), to=TensorProto.INT32)
+    return graph.add("Add", left, above)
+
+
+def _both_ways_of_missing(graph: GraphBuilder, features: str) -> str:
+    """Return [N, 2 F]: the features with NaN as infinity, which goes right everywhere, then as minus infinity."""
+    missing = graph.add("IsNaN", features)
+    ways = (graph.add("Where", missing, graph.constant(np.float32(end)), features) for end in (np.inf, -np.inf))
+    return graph.add("Concat", *ways, axis=1)
+
+
+def _add_tables(graph: GraphBuilder, codes: ForestCodes) -> _Tables:
+    """Add the nodes that spread the codes over all nodes; constants go in and a loader folds them."""
+    flags = _add_flags(graph, codes.inner)
+    inner = graph.add("Cast", flags, to=TensorProto.BOOL)
+    before = graph.add("CumSum", flags, graph.constant(np.int32(0)), exclusive=1)  # inner nodes before each node
+    ends = (np.int32(0), np.int32(_padded(codes.inner.size)), np.int32(1))
+    itself = graph.add("Range", *map(graph.constant, ends))
+    twice = graph.add("Mul", before, graph.constant(np.int32(2)))
+    first_child = graph.add("Add", twice, graph.constant(np.int32(codes.n_trees)))
+    # The leaves after the last inner node read one entry more.
+    columns = _looked_up(graph, np.append(codes.columns, codes.columns.dtype.type(0)), before)
+    ranks = _looked_up(graph, np.append(codes.ranks, np.uint8(0)), before)
+    first_levels = graph.constant(np.tile(codes.first_levels, 2).astype(np.int32))
+    levels = graph.add("Add", graph.add("Gather", first_levels, columns), ranks)
+    splits = graph.add("Gather", graph.constant(codes.levels), levels)
+    spare = _padded(codes.inner.size) - codes.inner.size
+    leaves = _looked_up(graph, np.pad(codes.leaf_codes, (0, spare)), graph.add("Sub", itself, before))
+    return _Tables(
+        columns=columns,
+        splits=graph.add("Where", inner, splits, graph.constant(np.float32(np.inf))),
+        left=graph.add("Where", inner, first_child, itself),
+        lengths=graph.add("Gather", graph.constant(codes.leaf_levels), leaves),
+    )
+
+
+def _add_flags(graph: GraphBuilder, inner: npt.NDArray[np.bool_]) -> str:
+    """Add one int32 a node, 1 in inner nodes, from eight of them a byte; up to seven leaves that nobody reaches follow."""
+    packed = graph.constant(np.packbits(inner, bitorder="little")[:, np.newaxis])
+    powers = graph.constant(2 ** np.arange(8, dtype=np.int32))
+    shifted = graph.add("Div", graph.add("Cast", packed, to=TensorProto.INT32), powers)
+    return graph.add("Reshape", graph.add("Mod", shifted, graph.constant(np.int32(2))), graph.constant(_FLAT))
+
+
+def _looked_up(graph: GraphBuilder, table: npt.NDArray[Any], places: str) -> str:
+    return graph.add("Cast", graph.add("Gather", graph.constant(table), places), to=TensorProto.INT32)
+
+
+def _padded(nodes: int) -> int:
+    return -(-nodes // 8) * 8
