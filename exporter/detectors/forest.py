@@ -12,7 +12,9 @@ from exporter.detectors.protocol import Candidate, FeatureMatrix, Scores
 from exporter.graph.forest import add_forest
 from exporter.graph.nodes import GraphBuilder
 from exporter.graph.path_forest import PathForest, flatten_forest
+from exporter.graph.tensor_forest import add_tensor_forest
 from exporter.quantization.codebook import codebook8
+from exporter.quantization.forest_codes import encode_forest
 from exporter.spec import DetectorSpec
 
 
@@ -44,12 +46,20 @@ class FittedForest:
 def forest_candidates(trees: PathForest) -> Iterator[Candidate]:
     """Yield the smaller forms of any forest of path lengths."""
     small = codebook8(trees)
+    codes = encode_forest(small)
     yield Candidate(
         "codebook8",
         "codebook8",
         lambda graph, features, name: add_forest(graph, small, features, name=name),
         "Thresholds and leaf values from 256 levels each, held as float32: smaller to send, not in memory.",
         ("TreeEnsemble",),
+    )
+    yield Candidate(
+        "int8",
+        "int8",
+        lambda graph, features, name: add_tensor_forest(graph, codes, features, name=name),
+        "The same levels as tables of 8-bit codes, spread out when loaded and walked by core operators alone.",
+        ("Greater", "ReduceSum", "Mul", "Exp"),
     )
 
 

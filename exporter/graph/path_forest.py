@@ -100,6 +100,14 @@ def flatten_forest(forest: IsolationForest) -> PathForest:
     )
 
 
+def level_order(trees: PathForest) -> list[npt.NDArray[np.int64]]:
+    """Return the nodes of each level over all trees: roots first, then children, the left one beside the right one."""
+    levels = [trees.roots]
+    while (inner := levels[-1][~trees.leaves[levels[-1]]]).size:
+        levels.append(np.stack([trees.left[inner], trees.right[inner]], axis=1).ravel())
+    return levels
+
+
 def _described(value: object) -> str:
     name = value.__name__ if isinstance(value, type) else type(value).__name__
     return f"the class {name}" if isinstance(value, type) else f"of type {name}"
