@@ -38,14 +38,19 @@ class FittedForest:
         """Add one TreeEnsemble, Mul and Exp."""
         return add_forest(graph, self.trees, features, name=name)
 
-    def candidates(self, features: FeatureMatrix) -> Iterator[Candidate]:  # noqa: ARG002 - levels come from the forest
+    def candidates(self, features: FeatureMatrix) -> Iterator[Candidate]:
         """Yield the smaller forms of the forest."""
-        yield from forest_candidates(self.trees)
+        yield from forest_candidates(self.trees, features)
 
 
-def forest_candidates(trees: PathForest) -> Iterator[Candidate]:
-    """Yield the smaller forms of any forest of path lengths."""
-    small = codebook8(trees)
+def forest_candidates(trees: PathForest, features: FeatureMatrix) -> Iterator[Candidate]:
+    """Yield the smaller forms of any forest of path lengths.
+
+    Args:
+        trees: The forest.
+        features: (n, F) float32 features of training windows.
+    """
+    small = codebook8(trees, features)
     codes = encode_forest(small)
     yield Candidate(
         "codebook8",
