@@ -46,9 +46,9 @@ class FittedHybrid:
         """Add one TreeEnsemble, Mul and Exp."""
         return add_forest(graph, self.trees, features, name=name)
 
-    def candidates(self, features: FeatureMatrix) -> Iterator[Candidate]:  # noqa: ARG002 - levels come from the forest
+    def candidates(self, features: FeatureMatrix) -> Iterator[Candidate]:
         """Yield the smaller forms of both forests together."""
-        yield from forest_candidates(self.trees)
+        yield from forest_candidates(self.trees, features)
 
 
 @dataclass(frozen=True, slots=True)
