@@ -16,7 +16,15 @@ The columns come twice, as they are and negated, so that each node can have its 
 is ``-x <= -t - ulp``. Then NaN, for which no comparison holds, takes the false branch everywhere, and that is the one
 that onnxruntime keeps next to its node in memory. scikit-learn sends NaN with the larger half of the training rows
 unless it learnt better, so the usual way is also the short one: 15 instead of 25 us a row, 7 instead of 10 in batches
-(``benchmarks/forest.py``).
+(``benchmarks/forest.py``). Wrong guesses at branches are 4.5 us of those in batches: 1,000 equal rows take 1.9 us each.
+
+onnxruntime lays the nodes out anew when it loads them, depth first and the false branch next to its node, with a leaf
+of its own wherever one is named. So the order in the file is free, and chosen for deflate: nodes whose children are of
+the same kind stand together, by column, then by leaves; and each path length, of which there are some 150, is one leaf
+that many nodes name, as the operator's definition allows. 300 trees on 25 normal signals are 119 instead of 184 KB
+deflated, 297 instead of 429 KB on disk, bit-equal in scores. What is left are thresholds (67 KB) and ids (48 KB), and
+neither gives way: deflate sees as little in ids that count up as in random ones, and several nodes of 150 trees or
+fewer are no smaller, no faster in batches, and 1 us slower each alone.
 """
 
 from __future__ import annotations

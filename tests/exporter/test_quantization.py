@@ -63,6 +63,27 @@ def test_few_thresholds_hardly_move() -> None:
     assert np.array_equal(small.path_lengths, trees.path_lengths)
 
 
+def test_thresholds_that_no_row_tells_apart_become_one() -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.integers(0, 40, (3000, 2)).astype(np.float32)
+    trees = flatten_forest(IsolationForest(n_estimators=200, random_state=0).fit(rows))
+    small = codebook8(trees, without_some(rows))
+    between = np.searchsorted(np.arange(40), trees.splits)
+    assert np.array_equal(np.searchsorted(np.arange(40), small.splits), between)
+    before, after = (Graph(graph_of(t)).run(rows, ["score"])[0] for t in (trees, small))
+    assert np.array_equal(before, after)
+
+
+def without_some(rows: np.ndarray) -> np.ndarray:
+    return np.where(np.random.default_rng(1).random(rows.shape) < 0.1, np.nan, rows).astype(np.float32)
+
+
+def test_values_at_the_ends_of_float32() -> None:
+    rows = np.random.default_rng(0).choice([-3.4e38, 0.0, 1e38, 3.4e38], (300, 3)).astype(np.float32)
+    trees = flatten_forest(IsolationForest(n_estimators=100, random_state=0).fit(rows))
+    assert np.isfinite(codebook8(trees, rows).splits).all()
+
+
 @given(hnp.arrays(np.float32, (20, 2), elements=st.floats(-(2.0**100), 2.0**100, width=32)))
 def test_the_shortest_number_lies_between(pairs: np.ndarray) -> None:
     low, high = pairs.min(axis=1), pairs.max(axis=1)

@@ -32,21 +32,22 @@ LEAST_SPEARMAN = 0.999
 MOST_FLIPS = 0.002
 MOST_AUC_LOSS = 0.005
 MOST_BYTES = {"fp32": 145_000, "int8": 85_000}
-CASES = 12_000
+MOST_ROWS = 12_000
 
 
-def model_of(trees: PathForest, form: str) -> onnx.ModelProto:
+def model_of(trees: PathForest, form: str, features: np.ndarray | None = None) -> onnx.ModelProto:
     graph = GraphBuilder()
+    small = trees if form == "fp32" else codebook8(trees, features)
     if form == "int8":
-        add_tensor_forest(graph, encode_forest(codebook8(trees)), "X", name="score")
+        add_tensor_forest(graph, encode_forest(small), "X", name="score")
     else:
-        add_forest(graph, codebook8(trees) if form == "codebook8" else trees, "X", name="score")
+        add_forest(graph, small, "X", name="score")
     inputs = [tensor_info("X", "f4", ("n", trees.n_features))]
     return graph.model("forest", inputs, [tensor_info("score", "f4", ("n", 1))])
 
 
-def scores(trees: PathForest, form: str, X: np.ndarray) -> np.ndarray:
-    return Graph(model_of(trees, form)).run(np.asarray(X, np.float32), ["score"])[0][:, 0]
+def scores(trees: PathForest, form: str, X: np.ndarray, features: np.ndarray | None = None) -> np.ndarray:
+    return Graph(model_of(trees, form, features)).run(np.asarray(X, np.float32), ["score"])[0][:, 0]
 
 
 def assert_same(forest: IsolationForest, X: np.ndarray) -> None:
@@ -165,9 +166,9 @@ def test_codes_keep_what_the_forest_said_on_real_data(shared_data: Path, of: str
     del shared_data  # skips where there is none
     for case in list(data.cases((of,)))[:8]:
         trees = flatten_forest(IsolationForest(n_estimators=300, random_state=0).fit(case.train))
-        chosen = np.random.default_rng(0).permutation(len(case.score))[:CASES]
+        chosen = np.random.default_rng(0).permutation(len(case.score))[:MOST_ROWS]
         X, labels = case.score[chosen], case.labels[chosen].astype(np.int8)
-        before, after = scores(trees, "fp32", X), scores(trees, "int8", X)
+        before, after = scores(trees, "fp32", X), scores(trees, "int8", X, np.asarray(case.train, np.float32))
         name = f"{of} {case.part}"
         assert spearmanr(before, after)[0] >= LEAST_SPEARMAN, name
         threshold = np.quantile(before, 0.999)
