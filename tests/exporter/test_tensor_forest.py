@@ -116,6 +116,16 @@ def test_one_node_trees() -> None:
     assert_same(mixed, X)
 
 
+def test_a_row_scores_the_same_alone_in_a_block_and_on_more_threads() -> None:
+    rng = np.random.default_rng(4)
+    X = without(rng.normal(size=(500, 6)), 0.1, rng).astype(np.float32)
+    content = model_of(flatten_forest(IsolationForest(n_estimators=50, random_state=0).fit(X)), "int8")
+    block = Graph(content).run(X, ["score"])[0]
+    alone = Graph(content)
+    assert np.array_equal(np.concatenate([alone.run(X[k : k + 1], ["score"])[0] for k in range(50)]), block[:50])
+    assert np.array_equal(Graph(content, threads=2).run(X, ["score"])[0], block)
+
+
 def test_no_row_at_all() -> None:
     forest = IsolationForest(n_estimators=5, random_state=0).fit(np.random.default_rng(0).normal(size=(50, 3)))
     assert scores(flatten_forest(forest), "int8", np.zeros((0, 3))).shape == (0,)
@@ -161,10 +171,10 @@ def test_a_forest_of_300_trees_and_25_features_is_as_small_as_promised(missing: 
     assert len(files["int8"]) <= len(files["fp32"]) / 2
 
 
+@pytest.mark.usefixtures("shared_data")
 @pytest.mark.parametrize("of", ["cmapss", "backblaze2019", "smd", "asd", "adbench"])
-def test_codes_keep_what_the_forest_said_on_real_data(shared_data: Path, of: str) -> None:
-    del shared_data  # skips where there is none
-    for case in list(data.cases((of,)))[:8]:
+def test_codes_keep_what_the_forest_said_on_real_data(of: str) -> None:
+    for case in data.cases((of,)):
         trees = flatten_forest(IsolationForest(n_estimators=300, random_state=0).fit(case.train))
         chosen = np.random.default_rng(0).permutation(len(case.score))[:MOST_ROWS]
         X, labels = case.score[chosen], case.labels[chosen].astype(np.int8)
