@@ -64,7 +64,7 @@ def forest_candidates(trees: PathForest, features: FeatureMatrix) -> Iterator[Ca
         "int8",
         lambda graph, features, name: add_tensor_forest(graph, codes, features, name=name),
         "The same levels as tables of 8-bit codes, spread out when loaded and walked by core operators alone.",
-        ("Greater", "ReduceSum", "Mul", "Exp"),
+        ("Greater", "Mul", "Exp"),
     )
 
 

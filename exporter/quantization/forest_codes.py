@@ -1,7 +1,9 @@
 """int8: a forest in 8-bit codes, for the tensor form (``exporter.graph.tensor_forest``).
 
 A threshold becomes its rank among the levels of its feature, a leaf its rank among the path lengths, a byte each. The
-levels are those of ``codebook8``, so both forms score alike; what differs is how they are held::
+levels are those of ``codebook8``, so both forms score alike; what differs is how they are held. Path lengths are whole
+numbers of a small unit, so that their sum is exact in any order: a row scores the same to the bit alone and in a block,
+on one thread and on more::
 
     codes = encode_forest(codebook8(flatten_forest(forest)))
 
@@ -11,6 +13,8 @@ features there are and how deep the trees go does not matter: columns take two b
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -18,6 +22,9 @@ from exporter.errors import ConversionError
 from exporter.graph.path_forest import PathForest, level_order
 from exporter.graph.tensor_forest import ForestCodes
 from exporter.quantization.codebook import LEVELS
+
+# Rounding each path length up still leaves the sum of all trees below 2 ** 31.
+LARGEST_SUM_BITS = 30
 
 
 def encode_forest(trees: PathForest) -> ForestCodes:
@@ -35,6 +42,7 @@ def encode_forest(trees: PathForest) -> ForestCodes:
     nodes, leaves = order[~leaf], order[leaf]
     thresholds, ranks, first = _ranked(trees.features[nodes], trees.splits[nodes], trees.n_features)
     leaf_levels, leaf_codes = np.unique(trees.path_lengths[leaves], return_inverse=True)
+    unit = _unit(leaf_levels, trees.roots.size)
     columns = trees.features[nodes] + np.where(trees.missing_left[nodes], trees.n_features, 0)
     return ForestCodes(
         inner=~leaf,
@@ -43,12 +51,18 @@ def encode_forest(trees: PathForest) -> ForestCodes:
         leaf_codes=_as_bytes(leaf_codes, "path lengths"),
         levels=thresholds,
         first_levels=first,
-        leaf_levels=leaf_levels,
+        leaf_levels=np.rint(leaf_levels / unit).astype(np.int32),
         n_trees=trees.roots.size,
         depth=len(levels) - 1,
         n_features=trees.n_features,
-        scale=trees.scale,
+        scale=trees.scale * unit,
     )
+
+
+def _unit(lengths: npt.NDArray[np.float32], n_trees: int) -> float:
+    """Return the power of two in whose multiples path lengths are held: as fine as their sum in 31 bits allows."""
+    largest = float(lengths.max()) * n_trees
+    return math.ldexp(1.0, math.frexp(largest)[1] - LARGEST_SUM_BITS)
 
 
 def _ranked(
