@@ -48,7 +48,7 @@ class ForestCodes:
 
     Attributes:
         inner: (n + m,) bool, which nodes have children; the first ones are the roots.
-        columns: (n,) uint8 or uint16, which column an inner node compares: a feature, plus ``n_features`` when NaN
+        columns: (n,) uint8, wider above 128 features, which column an inner node compares: a feature, plus ``n_features`` when NaN
             goes left there.
         ranks: (n,) uint8, its threshold's place among the levels of its feature.
         leaf_codes: (m,) uint8, a leaf's place in ``leaf_levels``.
