@@ -48,8 +48,8 @@ class ForestCodes:
 
     Attributes:
         inner: (n + m,) bool, which nodes have children; the first ones are the roots.
-        columns: (n,) uint8, wider above 128 features, which column an inner node compares: a feature, plus ``n_features`` when NaN
-            goes left there.
+        columns: (n,) uint8, wider above 128 features: which column an inner node compares, its feature, plus
+            ``n_features`` where NaN goes left.
         ranks: (n,) uint8, its threshold's place among the levels of its feature.
         leaf_codes: (m,) uint8, a leaf's place in ``leaf_levels``.
         levels: (l,) float32, thresholds in rising order, feature after feature.
