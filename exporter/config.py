@@ -171,6 +171,8 @@ def _detector(table: Table) -> DetectorSpec:
         max_features=table.number("max_features", default.max_features, least=1e-6, most=1.0),
         seed=table.integer("seed", default.seed, least=0, most=2**32 - 1),
         cohort_weight=table.number("cohort_weight", default.cohort_weight, least=0.01, most=0.99),
+        hidden=table.integers("hidden", default.hidden, least=1, most=4096),
+        epochs=table.integer("epochs", default.epochs, least=1, most=10_000),
     )
     table.close()
     return spec

@@ -11,7 +11,7 @@ Precision = Literal["auto", "fp32", "codebook8", "int8"]
 Preference = Literal["smallest", "fastest"]
 EVERY_SECOND = "every-second-device"
 # Detector families, in the order of the help.
-KINDS = ("isolation_forest", "hybrid")
+KINDS = ("isolation_forest", "hybrid", "autoencoder")
 # Windows in one call, at which every candidate is timed.
 BATCHES = (1, 100, 10_000)
 # What the proof calls the windows of held-out devices, and those of the training devices where none are held out.
@@ -84,12 +84,15 @@ class DetectorSpec:
     """The detector and its size.
 
     Attributes:
-        kind: ``isolation_forest``, or ``hybrid``: in a cohort's bundle its own forest and that of all devices together.
+        kind: ``isolation_forest``, ``autoencoder``, or ``hybrid``: in a cohort's bundle its own forest and that of all
+            devices together.
         trees: Number of trees.
         max_samples: Windows per tree; None: scikit-learn's own choice, at most 256.
         max_features: Share of the features that each tree sees, in (0, 1].
         seed: Of every random choice in training.
         cohort_weight: Weight of the cohort's own forest in a hybrid, in (0, 1); the forest of all devices has the rest.
+        hidden: Widths of an autoencoder's hidden layers; empty: one, half as wide as the features, at most 64.
+        epochs: Passes over the training windows, at most; training stops earlier when it no longer helps.
     """
 
     kind: str = "isolation_forest"
@@ -98,6 +101,8 @@ class DetectorSpec:
     max_features: float = 1.0
     seed: int = 0
     cohort_weight: float = 0.5
+    hidden: tuple[int, ...] = ()
+    epochs: int = 50
 
 
 @dataclass(frozen=True, slots=True)

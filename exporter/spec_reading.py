@@ -131,6 +131,15 @@ class Table:
             raise self.refuse(key, f"is {value:g} and must be a whole number")
         return int(value)
 
+    def integers(self, key: str, default: tuple[int, ...], *, least: int, most: int) -> tuple[int, ...]:
+        """Return a list of whole numbers within bounds."""
+        value = self.take(key, default)
+        if not isinstance(value, list | tuple) or not all(
+            type(item) is int and least <= item <= most for item in value
+        ):
+            raise self.refuse(key, f"must be a list of whole numbers from {least} to {most}")
+        return tuple(value)
+
     def optional_integer(self, key: str, *, least: int, most: int) -> int | None:
         """Take a whole number within bounds, or None when it is absent."""
         return self.integer(key, least=least, most=most) if key in self._rest else self.take(key, None)

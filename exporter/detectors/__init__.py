@@ -17,6 +17,10 @@ def make_detector(spec: DetectorSpec, shared: FittedDetector | None = None) -> D
         spec: Kind, size and seed.
         shared: For a cohort's hybrid, the forest of all devices; a hybrid without one is that forest itself.
     """
+    if spec.kind == "autoencoder":
+        from exporter.detectors.autoencoder import AutoencoderDetector
+
+        return AutoencoderDetector(spec)
     from exporter.detectors.forest import FittedForest, ForestDetector
     from exporter.detectors.hybrid import HybridDetector
 
