@@ -135,11 +135,12 @@ def network_model(network: Network) -> onnx.ModelProto:
         last = place == len(network.layers) - 1
         operator = OPERATORS[layer.activation]
         name = "Y" if last else f"layer{place}"
+        # A bias costs the integer kernels a pass over their output, so one that is all zero is left out.
+        constants = (layer.weights, layer.bias) if layer.bias.any() else (layer.weights,)
         dense = graph.add(
             "Gemm",
             value,
-            graph.constant(layer.weights, np.float32),
-            graph.constant(layer.bias, np.float32),
+            *(graph.constant(array, np.float32) for array in constants),
             name=name if operator is None else f"{name}_dense",
         )
         value = dense if operator is None else graph.add(operator, dense, name=name)

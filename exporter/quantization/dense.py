@@ -32,6 +32,7 @@ def with_plain_dense_layers(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     result = onnx.ModelProto()
     result.CopyFrom(model)
+    _name_opsets_once(result)
     graph = result.graph
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     uses = Counter(name for node in graph.node for name in node.input)
@@ -58,6 +59,15 @@ def dense_nodes(model: onnx.ModelProto) -> list[str]:
     return [
         node.name for node in model.graph.node if node.op_type in ("Gemm", "MatMul") and set(node.input[1:2]) & matrices
     ]
+
+
+def _name_opsets_once(model: onnx.ModelProto) -> None:
+    """Keep one version per operator domain: skl2onnx names one twice for linear models, which the quantizer refuses."""
+    versions: dict[str, int] = {}
+    for opset in model.opset_import:
+        versions[opset.domain] = max(opset.version, versions.get(opset.domain, 0))
+    del model.opset_import[:]
+    model.opset_import.extend(helper.make_opsetid(domain, version) for domain, version in versions.items())
 
 
 def _adds_bias(node: NodeProto, before: NodeProto, constants: _Constants) -> bool:

@@ -25,8 +25,8 @@ from exporter.quantization.dense import dense_nodes, with_plain_dense_layers
 
 # Rows that ranges are found on. Histograms of 2,000 rows of 512 values hold a million numbers a layer.
 CALIBRATION_ROWS = 2_000
-# Ranges that leave out one value in ten thousand at both ends together: the scarce bits go to what is common.
-PERCENTILE = 99.99
+# Ranges that leave out one value in a thousand, both ends together: the scarce bits go to what is common.
+PERCENTILE = 99.9
 _DENSE = ("Gemm", "MatMul")
 
 
@@ -114,7 +114,7 @@ class _Ranges(NamedTuple):
 # minmax does (microsoft/onnxruntime #9597). Percentile is symmetric by default, which wastes half of a Relu's range.
 _RANGES = (
     _Ranges("minmax", "MinMax", {}),
-    _Ranges("entropy", "Entropy", {"num_bins": 2048, "num_quantized_bins": 128}),
+    _Ranges("entropy", "Entropy", {"num_bins": 512, "num_quantized_bins": 128}),
     _Ranges("percentile", "Percentile", {"percentile": PERCENTILE, "symmetric": False}),
 )
 
@@ -166,7 +166,9 @@ def _static(model: onnx.ModelProto, ranges: Any, *, per_channel: bool) -> onnx.M
             # error would be the step of 8 bits; the integer kernels write floats as fast.
             {"OpTypesToExcludeOutputQuantization": list(_DENSE)},
         )
-        small: onnx.ModelProto = quantizer.quantize_model()
+        quantizer.quantize_model()
+        quantizer.model.topological_sort()
+    small: onnx.ModelProto = quantizer.model.model
     _drop_bias_zero_points(small)
     return small
 
