@@ -28,7 +28,8 @@ from benchmarks.timing import Timing
 RESULTS = REPOSITORY / "benchmarks" / "results"
 QUICK_RESULTS = REPOSITORY / "build" / "benchmarks"  # small runs never replace the committed figures
 FORMAT = 1
-NAMES = ("forest", "fidelity", "graph", "cmapss", "device")  # the scripts, in the order in which they are run and shown
+# The scripts, in the order in which they are run and shown.
+NAMES = ("forest", "autoencoder", "fidelity", "graph", "cmapss", "device")
 APART = ("aarch64",)  # scripts that are run by themselves, with results of the same form
 Cell = str | int | float | None
 
