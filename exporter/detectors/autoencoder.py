@@ -42,8 +42,9 @@ LEAST_ERROR = 0.1
 # backblaze2019 any size gave .86 to .91.
 FEATURES_PER_UNIT = 2
 WIDEST = 64
-# At least so many training steps in an epoch, by smaller batches, so that few windows are enough to learn from.
-STEPS = 100
+# A batch is at most this part of the windows, so that few of them still are many training steps.
+BATCHES = 50
+SMALLEST_BATCH, LARGEST_BATCH = 16, 256
 # Every window is shown a second time with so many of its values missing, for the network not to lean on any one of
 # them. With a tenth of the values gone AUC falls to .73 instead of .67 on asd (from .82 and .84) and to .85 instead of
 # .81 on cmapss (from .98 both). With 15 % it falls less, from .80 and .95.
@@ -155,7 +156,7 @@ def _trained(known: npt.NDArray[np.float32], spec: DetectorSpec) -> MLPRegressor
     wanted = np.concatenate([known, known])
     mlp = MLPRegressor(
         hidden_layer_sizes=spec.hidden or (min(WIDEST, -(-width // FEATURES_PER_UNIT)),),
-        batch_size=min(n, max(16, min(256, n // STEPS))),
+        batch_size=min(n, max(SMALLEST_BATCH, min(LARGEST_BATCH, n // BATCHES))),
         max_iter=spec.epochs,
         early_stopping=n >= 10 * LEAST_HELD_OUT,
         n_iter_no_change=5,
