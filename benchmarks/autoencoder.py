@@ -50,7 +50,9 @@ def run(report: Report, *, quick: bool) -> None:
         _compare(report, f"detector {shape}", detectors, fresh, quick=quick)
         _fidelity(report, f"detector {shape}", detectors, fresh)
     report.note("Goals are on the network alone: around it scaling and error cost fp32 and INT8 nearly the same.")
-    report.note("Reading and writing 512 floats a row is most of the INT8 network's time in blocks too large for a cache.")
+    report.note(
+        "In blocks too large for a cache, most of the INT8 network's time goes into reading and writing floats."
+    )
     report.note("int8 dynamic takes its ranges from the block: a window scores otherwise alone than among others.")
 
 
