@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from edge_runtime.contract.golden import RAW_TOLERANCE
 from exporter.dataset import FAULTY, HEALTHY
 from exporter.spec import GoalSpec
 
@@ -33,6 +34,7 @@ class Fidelity:
         label_flip_share: The same as a share.
         auc: AUC of the graph's raw scores, or None without both labels.
         auc_change: That minus the trained model's, or None.
+        alone_difference: Largest difference of a window's raw score when it is scored alone and in a block.
     """
 
     windows: int
@@ -43,6 +45,7 @@ class Fidelity:
     label_flip_share: float
     auc: float | None
     auc_change: float | None
+    alone_difference: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as one JSON-ready object."""
@@ -57,6 +60,9 @@ class Fidelity:
             found.append(f"{self.label_flip_share:.3%} other verdicts, with at most {goals.label_flips:.3%} wanted")
         if self.auc_change is not None and -self.auc_change > goals.auc_loss:
             found.append(f"an AUC lower by {-self.auc_change:.4f}, with at most {goals.auc_loss:g} wanted")
+        if self.alone_difference > RAW_TOLERANCE:
+            # A device scores windows one by one, and its golden windows together.
+            found.append(f"raw scores that differ by {self.alone_difference:.2g} for a window alone and among others")
         return found
 
 
@@ -66,6 +72,7 @@ def compare_graph(
     trained_verdicts: npt.NDArray[np.bool_],
     graph_verdicts: npt.NDArray[np.bool_],
     labels: npt.NDArray[np.int8],
+    alone_difference: float = 0.0,
 ) -> Fidelity:
     """Compare one graph with the trained model.
 
@@ -75,6 +82,7 @@ def compare_graph(
         trained_verdicts: (m,) whether the trained score reaches the threshold.
         graph_verdicts: (m,) the graph's ``is_anomaly``.
         labels: (m,) 0 healthy, 1 faulty, others ignored.
+        alone_difference: Largest difference of a window's raw score alone and in a block.
     """
     difference = np.abs(trained - graph)
     flips = int(np.count_nonzero(trained_verdicts != graph_verdicts))
@@ -88,6 +96,7 @@ def compare_graph(
         label_flip_share=flips / max(1, trained.size),
         auc=after,
         auc_change=None if before is None or after is None else after - before,
+        alone_difference=alone_difference,
     )
 
 

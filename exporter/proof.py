@@ -32,6 +32,8 @@ from exporter.window_sets import WindowSet
 
 # scikit-learn scores some 30,000 windows a second: enough to prove parity to the third digit of a percent.
 MOST_PARITY_WINDOWS = 20_000
+# Scored one by one as well: a form whose ranges come from the block that it sees shows in a few.
+ALONE_WINDOWS = 50
 # Two libraries that add up in another order agree on the raw score so far (``goals.raw_difference``).
 FOREST_WITHIN, OTHERS_WITHIN = 1e-6, 1e-4
 FORESTS = ("isolation_forest", "hybrid")
@@ -98,7 +100,8 @@ def prove(sets: Mapping[str, WindowSet], trained: Trained) -> Proof:
 def _compare(
     trained: Trained, windows: WindowSet, expected: npt.NDArray[np.float64], content: bytes, what: str
 ) -> Fidelity:
-    raw, verdicts = windows.run(Graph(content), ["raw_score", "is_anomaly"])
+    graph = Graph(content)
+    raw, verdicts = windows.run(graph, ["raw_score", "is_anomaly"])
     scores = np.asarray(raw[:, 0], np.float64)
     lost = int(np.count_nonzero(~np.isfinite(scores)))
     if lost:
@@ -107,8 +110,20 @@ def _compare(
             advice="Look for missing or extreme values that the detector cannot take; impute or scale them first.",
         )
     return compare_graph(
-        expected, scores, expected >= trained.threshold.raw_score, np.asarray(verdicts[:, 0], np.bool_), windows.labels
+        expected,
+        scores,
+        expected >= trained.threshold.raw_score,
+        np.asarray(verdicts[:, 0], np.bool_),
+        windows.labels,
+        _alone_difference(graph, windows, scores),
     )
+
+
+def _alone_difference(graph: Graph, windows: WindowSet, scores: npt.NDArray[np.float64]) -> float:
+    """Return how far raw scores of windows alone are from those of the same windows among others."""
+    some = np.linspace(0, len(windows) - 1, min(len(windows), ALONE_WINDOWS)).astype(np.int64)
+    alone = [graph.run(window[None], ["raw_score"])[0][0, 0] for window in windows.take(some).windows()]
+    return float(np.abs(np.asarray(alone, np.float64) - scores[some]).max(initial=0.0))
 
 
 def measured_forms(proof: Proof, costs: Mapping[str, Cost]) -> tuple[Measured, ...]:

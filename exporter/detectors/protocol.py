@@ -82,7 +82,7 @@ def graph_scores(fitted: FittedDetector, features: FeatureMatrix, *, threads: in
         threads: Threads of the runtime.
 
     Returns:
-        (n,) float32, equal to ``raw_scores`` within 1e-6.
+        (n,) float32, equal to ``raw_scores`` within what ``exporter.proof`` demands of the exact graph.
     """
     graph = GraphBuilder()
     fitted.add_to(graph, "X", "score")

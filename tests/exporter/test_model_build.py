@@ -16,6 +16,8 @@ from exporter.built import Build, BuiltModel
 from exporter.card_data import MOST_WINDOWS
 from exporter.config import (
     CalibrationSpec,
+    DetectorSpec,
+    GoalSpec,
     ModelSpec,
     ProofSpec,
     ReleaseSpec,
@@ -271,3 +273,20 @@ def test_the_graph_is_proven_on_every_data_set_given(tmp_path: Path) -> None:
         assert all(one["label_flips"] == 0 for one in sets.values())
     assert default.parity["candidates"]["fp32"]["sets"]["winter"]["auc"] > 0.5
     assert default.parity["candidates"]["fp32"]["sets"]["unlabelled"]["auc"] is None
+
+
+def test_a_network_ships_what_keeps_its_scores_alone_and_among_others(tmp_path: Path) -> None:
+    spec = replace(
+        spec_of(tmp_path, {"big": 20}),
+        detector=DetectorSpec(kind="autoencoder", hidden=(4,), epochs=5),
+        goals=GoalSpec(spearman_loss=0.9, label_flips=0.5, auc_loss=0.5, slowdown=50.0),
+    )
+    (model,) = build_models(spec).models
+    forms = model.parity["candidates"]
+    assert {form["precision"] for form in forms.values()} == {"fp32", "int8"}
+    # Its ranges come from the block that it sees, so no goal may let it ship.
+    assert "alone and among others" in forms["int8 dynamic"]["missed"][0]
+    assert model.costs["int8 dynamic"]["verdict"].startswith("Refused")
+    assert model.precisions[model.form] == "int8"
+    assert forms[model.form]["sets"]["held out"]["alone_difference"] <= 1e-5
+    assert not model.below_goals

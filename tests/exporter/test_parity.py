@@ -34,6 +34,8 @@ def test_one_graph_against_the_trained_model() -> None:
         ({"auc_change": -0.006}, "AUC lower by 0.0060"),
         ({"auc_change": 0.2}, None),
         ({"auc": None, "auc_change": None}, None),
+        ({"alone_difference": 9e-6}, None),
+        ({"alone_difference": 0.02}, "differ by 0.02 for a window alone and among others"),
     ],
 )
 def test_goals_that_a_form_misses(change: dict, says: str | None) -> None:
