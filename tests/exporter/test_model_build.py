@@ -279,7 +279,8 @@ def test_a_network_ships_what_keeps_its_scores_alone_and_among_others(tmp_path: 
     spec = replace(
         spec_of(tmp_path, {"big": 20}),
         detector=DetectorSpec(kind="autoencoder", hidden=(4,), epochs=5),
-        goals=GoalSpec(spearman_loss=0.9, label_flips=0.5, auc_loss=0.5, slowdown=50.0),
+        goals=GoalSpec(spearman_loss=0.9, label_flips=0.5, auc_loss=0.5),
+        release=ReleaseSpec(precision="int8"),
     )
     (model,) = build_models(spec).models
     forms = model.parity["candidates"]
