@@ -19,15 +19,20 @@ IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
 
 
-def window_indices(timestamps_ms: IntArray, rule: WindowRule) -> IntArray:
-    """Return which rows form the window of each reading of one device.
+def window_indices(
+    timestamps_ms: IntArray, rule: WindowRule, *, rows: IntArray | None = None, starts: IntArray | None = None
+) -> IntArray:
+    """Return which rows form the window of each reading.
 
     Args:
-        timestamps_ms: (n,) int64, strictly ascending.
+        timestamps_ms: (n,) int64, strictly ascending within a device.
         rule: The window rule.
+        rows: (m,) int64, the readings whose windows are wanted; all when None.
+        starts: (d,) int64, the first row of each device where the readings are those of several, one device after the
+            other; None for one device.
 
     Returns:
-        (n, W) int64: row numbers, oldest slot first, -1 where a slot is empty.
+        (m, W) int64: row numbers, oldest slot first, -1 where a slot is empty.
 
     Raises:
         ValueError: The timestamps are not one-dimensional or not strictly ascending.
@@ -35,25 +40,27 @@ def window_indices(timestamps_ms: IntArray, rule: WindowRule) -> IntArray:
     times = np.asarray(timestamps_ms, dtype=np.int64)
     if times.ndim != 1:
         raise ValueError("timestamps_ms must be one-dimensional")
+    every = np.arange(times.size, dtype=np.int64)
+    wanted = every if rows is None else rows
+    if times.size == 0:
+        return np.empty((0, rule.slots), np.int64)
+    unseen = np.zeros(times.size, bool)  # nothing before this reading is seen from it on
+    if starts is not None:
+        unseen[starts] = True
     steps = np.diff(times)
-    if (steps <= 0).any():
+    if ((steps <= 0) & ~unseen[1:]).any():
         raise ValueError("timestamps_ms must ascend strictly")
-    n = times.size
-    result = np.full((n, rule.slots), -1, dtype=np.int64)
-    if n == 0:
-        return result
-    rows = np.arange(n, dtype=np.int64)
-    result[:, -1] = rows
-    if rule.slots == 1:
-        return result
-    slots = times // rule.interval_ms
-    # The first row after the latest gap that is too long: nothing before it is seen.
-    first = np.maximum.accumulate(np.where(np.r_[False, steps > rule.largest_gap_ms], rows, 0))
-    for back in range(1, rule.slots):
-        wanted = slots - back
-        candidate = np.searchsorted(slots, wanted, side="right") - 1
-        found = (candidate >= first) & (slots[np.maximum(candidate, 0)] == wanted)
-        result[found, -1 - back] = candidate[found]
+    unseen[1:] |= steps > rule.largest_gap_ms
+    # Slots on one line, where W of them lie before whatever sees nothing of the past. More than W say no more than W:
+    # so the line is never longer than W times the readings.
+    strides = np.minimum(np.diff(times // rule.interval_ms), rule.slots)
+    strides[unseen[1:]] = rule.slots
+    slots = np.r_[np.int64(rule.slots - 1), strides].cumsum()
+    newest_of_slot = np.r_[strides > 0, True]
+    line = np.full(int(slots[-1]) + 1, -1, np.int64)
+    line[slots[newest_of_slot]] = every[newest_of_slot]
+    result: IntArray = np.lib.stride_tricks.sliding_window_view(line, rule.slots)[slots[wanted] - (rule.slots - 1)]
+    result[:, -1] = wanted
     return result
 
 
@@ -67,9 +74,11 @@ def gather(values: FloatArray, indices: IntArray) -> FloatArray:
     Returns:
         (m, W, S) float32, C order; an empty slot is all NaN.
     """
-    windows = np.asarray(values, dtype=np.float32)[indices]
-    windows[indices < 0] = np.nan
-    return np.ascontiguousarray(windows)
+    windows: FloatArray = np.asarray(values, dtype=np.float32).take(indices, axis=0)
+    empty = indices < 0
+    if empty.any():
+        windows[empty] = np.nan
+    return windows
 
 
 def filled(indices: IntArray) -> IntArray:

@@ -37,7 +37,7 @@ def find_incidents(
     anomalous: npt.NDArray[np.bool_],
     device: npt.NDArray[np.int64],
     incident_gap: int,
-    rows: npt.NDArray[np.int64] | None = None,
+    rows: npt.NDArray[np.integer] | None = None,
 ) -> Incidents:
     """Group anomalous windows into incidents.
 
@@ -91,9 +91,10 @@ def threshold_for_rate(
         )
     middle = float(np.median(scores))
     levels = np.unique(scores[scores > middle])
+    device, rows = windows.device, windows.rows
 
     def count(level: int) -> int:
-        return len(find_incidents(scores >= levels[level], windows.device, incident_gap, windows.rows).first)
+        return len(find_incidents(scores >= levels[level], device, incident_gap, rows).first)
 
     # From the top down, and never below the middle: at the bottom everything is an anomaly, which is one incident a
     # device and no low rate at all. Between the last threshold that keeps the rate and the first that does not,

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.contract.manifest import Signal
-from edge_runtime.contract.window import WindowRule
 from exporter.built import BuiltModel
 from exporter.candidates import Choice, Measured, choose
 from exporter.card_data import card_data
@@ -207,25 +206,19 @@ def _evaluate(spec: ModelSpec, group: Group, trained: Trained, graph: Graph, *, 
         return {**figures, "baseline": {"slots": 1, **figures}}
     columns = Columns(spec.data.signals, spec.data.context, ("last",))
     single = train(
-        _newest_only(group.windows),
+        group.windows.newest_only(),
         columns,
         spec.detector,
         spec.calibration,
         labelled=labelled,
         clusters=trained.clusters,
     )
-    alone = _newest_only(windows)
+    alone = windows.newest_only()
     features = np.asarray(alone.run(single.feature_graph(), ["features"])[0], np.float32)
     scores = graph_scores(single.detector, features).astype(np.float64)
     anomalous = scores >= single.threshold.raw_score
     baseline = evaluate(alone, scores, single.calibration(scores), anomalous, incident_gap=gap, labelled=labelled)
     return {**figures, "baseline": {"slots": 1, **baseline}}
-
-
-def _newest_only(windows: WindowSet) -> WindowSet:
-    """Return the same windows cut down to their newest reading, so that both are judged on the same readings."""
-    rule = WindowRule(1, windows.rule.interval_ms, windows.rule.largest_gap_ms, 1)
-    return replace(windows, indices=np.ascontiguousarray(windows.indices[:, -1:]), rule=rule)
 
 
 def _unordered(evaluation: dict[str, Any]) -> tuple[str, ...]:

@@ -59,10 +59,7 @@ def _mean_window(trained: Trained) -> npt.NDArray[np.float32]:
 
 def _missing_shares(trained: Trained) -> npt.NDArray[np.float64]:
     """Share of missing values in each healthy window, empty slots included: (m,)."""
-    there = ~np.isnan(trained.healthy.values)
-    indices = trained.healthy.indices
-    held = np.where(indices >= 0, there.mean(axis=1)[indices], 0.0)
-    return np.asarray(1.0 - held.mean(axis=1), np.float64)
+    return np.concatenate([np.isnan(block).mean(axis=(1, 2)) for block in trained.healthy.blocks()])
 
 
 def _regime_of_newest(trained: Trained) -> npt.NDArray[np.int64]:

@@ -1,13 +1,15 @@
-"""All windows of many devices, kept as row numbers: a window is gathered when it is needed, in blocks.
+"""All windows of many devices, kept as one number each: a window is cut and gathered when it is needed, in blocks.
 
-A million windows of 24 readings x 25 signals would be 2.4 GB; their row numbers are a tenth, and the readings are
-there once. Windows come from ``edge_runtime.windows``, the function that devices use.
+A million windows of 24 readings x 25 signals would be 2.4 GB, and the rows that they are made of 192 MB; the row of
+the newest reading is 4 MB, and ``edge_runtime.windows``, the function that devices use, makes the rest of it.
+The readings stay where the fleet holds them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +19,12 @@ from edge_runtime.windows import filled, gather, window_indices
 from exporter.config import WindowSpec
 from exporter.dataset import Device
 from exporter.errors import SpecError
-from exporter.graph.running import BLOCK_VALUES, Graph
+from exporter.graph.running import Graph, block_slices
 
 # Without two readings of one device there is no step to take a median of: an hour, as good as any.
 LONE_READING_INTERVAL_MS = 3_600_000
+Rows = npt.NDArray[np.int32] | npt.NDArray[np.int64]
+T = TypeVar("T", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,58 +32,92 @@ class WindowSet:
     """Windows of several devices, ordered by device and time; m windows over n readings.
 
     Attributes:
-        values: (n, S) float32 readings of all devices.
-        indices: (m, W) int64 rows of ``values``, oldest slot first, -1 for an empty slot.
-        device: (m,) int64, number of the window's device.
-        timestamps_ms: (m,) int64, time of the newest reading.
-        labels: (m,) int8, label of the newest reading.
-        watched_ms: (m,) int64, the time that a window stands for: since the reading before, at most the largest gap;
-            one interval for a device's first reading.
-        devices: Names by number.
-        cohorts: Cohort by device number.
+        readings: The devices, in the order that gives them their numbers.
+        starts: (devices + 1,) int64, how many readings the devices before each have: a row is a reading's number among
+            those of all devices.
+        rows: (m,) int32, or int64 beyond two billion readings: the row of each window's newest reading, which tells how
+            far apart two windows of a device are.
         rule: The window rule.
     """
 
-    values: npt.NDArray[np.float32]
-    indices: npt.NDArray[np.int64]
-    device: npt.NDArray[np.int64]
-    timestamps_ms: npt.NDArray[np.int64]
-    labels: npt.NDArray[np.int8]
-    watched_ms: npt.NDArray[np.int64]
-    devices: tuple[str, ...]
-    cohorts: tuple[str | None, ...]
+    readings: tuple[Device, ...]
+    starts: npt.NDArray[np.int64]
+    rows: Rows
     rule: WindowRule
 
     def __len__(self) -> int:
-        return len(self.indices)
+        return len(self.rows)
 
     @property
-    def rows(self) -> npt.NDArray[np.int64]:
-        """(m,): the row of each window's newest reading, which tells how far apart two windows of a device are."""
-        return self.indices[:, -1]
+    def shape(self) -> tuple[int, int]:
+        """(W, S): slots and columns of a window."""
+        return self.rule.slots, self.readings[0].values.shape[1]
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Names by number."""
+        return tuple(device.name for device in self.readings)
+
+    @property
+    def cohorts(self) -> tuple[str | None, ...]:
+        """Cohort by device number."""
+        return tuple(device.cohort for device in self.readings)
+
+    @property
+    def device(self) -> npt.NDArray[np.int64]:
+        """(m,) int64, number of the window's device."""
+        return np.searchsorted(self.starts, self.rows, side="right") - 1
+
+    @property
+    def timestamps_ms(self) -> npt.NDArray[np.int64]:
+        """(m,) int64, time of the newest reading."""
+        return self._of_newest(lambda device: device.timestamps_ms)
+
+    @property
+    def labels(self) -> npt.NDArray[np.int8]:
+        """(m,) int8, label of the newest reading."""
+        return self._of_newest(lambda device: device.labels)
+
+    @property
+    def watched_ms(self) -> npt.NDArray[np.int64]:
+        """(m,) int64, the time that a window stands for.
+
+        It is the time since the reading before, at most the largest gap; one interval for a device's first reading.
+        """
+        rule = self.rule
+        return self._of_newest(
+            lambda device: np.r_[
+                np.int64(rule.interval_ms), np.minimum(np.diff(device.timestamps_ms), rule.largest_gap_ms)
+            ]
+        )
 
     @property
     def newest(self) -> npt.NDArray[np.float32]:
         """(m, S): the newest reading of each window."""
-        return self.values[self.rows]
+        parts = [device.values[places] for device, places in self._runs(self.rows)]
+        return np.concatenate(parts) if parts else self.readings[0].values[:0]
 
     def take(self, chosen: npt.NDArray[np.bool_] | npt.NDArray[np.int64]) -> WindowSet:
         """Return some of the windows, by mask or number, over the same readings."""
-        return WindowSet(
-            self.values,
-            self.indices[chosen],
-            self.device[chosen],
-            self.timestamps_ms[chosen],
-            self.labels[chosen],
-            self.watched_ms[chosen],
-            self.devices,
-            self.cohorts,
-            self.rule,
-        )
+        return replace(self, rows=self.rows[chosen])
 
     def of_devices(self, numbers: npt.NDArray[np.int64] | Sequence[int]) -> WindowSet:
-        """Return the windows of some devices."""
-        return self.take(np.isin(self.device, numbers))
+        """Return the windows of some devices, which keep their numbers."""
+        wanted = np.zeros(len(self.readings), bool)
+        wanted[np.asarray(numbers, np.int64)] = True
+        return self.take(wanted[self.device])
+
+    def alone(self) -> WindowSet:
+        """Return the same windows without the devices that have none, numbered anew: what another process needs."""
+        present, device = np.unique(self.device, return_inverse=True)
+        readings = tuple(self.readings[number] for number in present.tolist())
+        starts = _starts(readings)
+        rows = self.rows - self.starts[present][device] + starts[device]
+        return WindowSet(readings, starts, _compact(rows), self.rule)
+
+    def newest_only(self) -> WindowSet:
+        """Return the same windows cut down to their newest reading."""
+        return replace(self, rule=WindowRule(1, self.rule.interval_ms, self.rule.largest_gap_ms, 1))
 
     def sample(self, most: int, seed: int) -> WindowSet:
         """Return at most so many of the windows, drawn evenly over all of them and still in order."""
@@ -98,20 +136,65 @@ class WindowSet:
 
     def windows(self) -> npt.NDArray[np.float32]:
         """Return all of them: (m, W, S) float32. For few windows only."""
-        return gather(self.values, self.indices)
+        return self._gather(slice(0, len(self)))
 
     def blocks(self) -> Iterator[npt.NDArray[np.float32]]:
         """Yield all of them in order, in blocks of bounded size."""
-        size = max(1, BLOCK_VALUES // max(1, self.indices.shape[1] * self.values.shape[1]))
-        for start in range(0, len(self), size):
-            yield gather(self.values, self.indices[start : start + size])
+        for rows in block_slices(len(self), self.shape[0] * self.shape[1]):
+            yield self._gather(rows)
 
-    def run(self, graph: Graph, outputs: Sequence[str]) -> list[npt.NDArray[np.generic]]:
+    def run(self, graph: Graph, outputs: Sequence[str]) -> list[npt.NDArray[Any]]:
         """Run a graph over all windows; returns each output for all m of them."""
-        parts = [graph.run(block, outputs) for block in self.blocks()]
-        if not parts:
-            return graph.run(gather(self.values, self.indices), outputs)
-        return [np.concatenate(values) for values in zip(*parts, strict=True)]
+        return graph.run_blocks(self._gather, len(self), outputs, values_a_row=self.shape[0] * self.shape[1])
+
+    def filled(self) -> npt.NDArray[np.int64]:
+        """Return how many slots of each window hold a reading: (m,) int64."""
+        counts = [filled(self._cut(self.rows[block])[0]) for block in block_slices(len(self), self.rule.slots)]
+        return np.concatenate(counts) if counts else np.empty(0, np.int64)
+
+    def _gather(self, block: slice) -> npt.NDArray[np.float32]:
+        """Return some of the windows: (m, W, S) float32."""
+        rows = self.rows[block]
+        if not len(rows):
+            return np.empty((0, *self.shape), np.float32)
+        indices, seen = self._cut(rows)
+        return gather(np.concatenate([device.values[first:last] for device, first, last in seen]), indices)
+
+    def _cut(self, rows: Rows) -> tuple[npt.NDArray[np.int64], list[tuple[Device, int, int]]]:
+        """Return the windows that end at some rows: (m, W) numbers, -1 for an empty slot, and of which readings.
+
+        Only what these windows can see is looked at: of each device the readings from a first to before a last.
+        """
+        seen, wanted, starts, held = [], [], [], 0
+        for device, places in self._runs(rows):
+            first, last = self._first_seen(device, int(places.min())), int(places.max()) + 1
+            seen.append((device, first, last))
+            wanted.append(places - first + held)
+            starts.append(held)
+            held += last - first
+        times = np.concatenate([device.timestamps_ms[first:last] for device, first, last in seen])
+        return window_indices(times, self.rule, rows=np.concatenate(wanted), starts=np.array(starts)), seen
+
+    def _first_seen(self, device: Device, place: int) -> int:
+        """Return the first reading of a device that the window of one of its readings could hold."""
+        if place == 0:
+            return 0
+        times = device.timestamps_ms
+        oldest_slot = int(times[place]) // self.rule.interval_ms - self.rule.slots + 1
+        return int(np.searchsorted(times[: place + 1], oldest_slot * self.rule.interval_ms))
+
+    def _runs(self, rows: Rows) -> Iterator[tuple[Device, npt.NDArray[np.int64]]]:
+        """Yield each device of some rows in turn, with which of its readings they are."""
+        numbers = np.searchsorted(self.starts, rows, side="right") - 1
+        ends = np.r_[np.flatnonzero(np.diff(numbers)) + 1, len(rows)].tolist() if len(rows) else []
+        start = 0
+        for end in ends:
+            number = int(numbers[start])
+            yield self.readings[number], rows[start:end] - self.starts[number]
+            start = end
+
+    def _of_newest(self, of: Callable[[Device], npt.NDArray[T]]) -> npt.NDArray[T]:
+        return np.concatenate([of(device) for device in self.readings])[self.rows]
 
 
 def window_rule(spec: WindowSpec, devices: Sequence[Device]) -> WindowRule:
@@ -142,29 +225,20 @@ def cut_windows(devices: Sequence[Device], rule: WindowRule) -> WindowSet:
     """Return the windows of all readings that have enough of them behind: partial ones are in, as on a device.
 
     Args:
-        devices: In the order that gives them their numbers.
+        devices: In the order that gives them their numbers. Their readings are not copied.
         rule: The window rule.
     """
-    first = 0
-    indices, numbers, times, labels, watched = [], [], [], [], []
-    for number, device in enumerate(devices):
-        found = window_indices(device.timestamps_ms, rule)
-        ready = filled(found) >= rule.minimum_readings
-        indices.append(np.where(found[ready] >= 0, found[ready] + first, -1))
-        numbers.append(np.full(int(ready.sum()), number, np.int64))
-        times.append(device.timestamps_ms[ready])
-        labels.append(device.labels[ready])
-        steps = np.minimum(np.diff(device.timestamps_ms), rule.largest_gap_ms)
-        watched.append(np.r_[np.int64(rule.interval_ms), steps][ready])
-        first += device.timestamps_ms.size
-    return WindowSet(
-        values=np.concatenate([device.values for device in devices]),
-        indices=np.concatenate(indices),
-        device=np.concatenate(numbers),
-        timestamps_ms=np.concatenate(times),
-        labels=np.concatenate(labels),
-        watched_ms=np.concatenate(watched),
-        devices=tuple(device.name for device in devices),
-        cohorts=tuple(device.cohort for device in devices),
-        rule=rule,
-    )
+    starts = _starts(devices)
+    every = WindowSet(tuple(devices), starts, _compact(np.arange(starts[-1])), rule)
+    return every.take(every.filled() >= rule.minimum_readings)
+
+
+def _starts(devices: Sequence[Device]) -> npt.NDArray[np.int64]:
+    starts: npt.NDArray[np.int64] = np.r_[
+        np.int64(0), np.cumsum([device.timestamps_ms.size for device in devices], dtype=np.int64)
+    ]
+    return starts
+
+
+def _compact(rows: npt.NDArray[np.int64]) -> Rows:
+    return rows.astype(np.int32) if rows.max(initial=0) <= np.iinfo(np.int32).max else rows
