@@ -17,24 +17,13 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from exporter.config import DataSpec
-from exporter.errors import TelemetryError
-from exporter.tables import as_numbers, as_texts, as_times, read_columns, table_files
+from exporter.labels import FAULTY, HEALTHY, UNLABELLED, join_labels
+from exporter.reading_rows import REASONS, RowReader, SortedRows
+from exporter.tables import table_files
 
-HEALTHY, FAULTY, UNLABELLED = 0, 1, -1
-LABEL_COLUMN = "label"
-# Reasons, in the order in which a row is judged: each row counts once.
-REASONS = {
-    "no_device": "without a device id",
-    "bad_timestamp": "without a time between 1970 and 9999",
-    "text_in_number": "with text where a number should be",
-    "infinity": "with an infinity, or a number beyond float32",
-    "duplicated_timestamp": "with a time that their device had already",
-    "bad_line": "with too many or too few fields",
-}
-TIMES = "Times are ISO 8601, or seconds since 1970 as a number."
+__all__ = ["FAULTY", "HEALTHY", "REASONS", "UNLABELLED", "Device", "Fleet", "read_fleet"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,150 +69,51 @@ class Fleet:
 
 
 def read_fleet(data: DataSpec) -> Fleet:
-    """Read the telemetry and labels that ``model.toml`` names.
+    """Read the telemetry and labels that ``model.toml`` names, file by file and part by part.
+
+    The values are in memory once, as float32; a fleet that lies in its files by device and time is not sorted.
 
     Raises:
         TelemetryError: A file or column is not there or cannot be read, there are no rows, or more rows are bad than
             ``max_bad_rows`` allows.
     """
     files = table_files(data.readings, leave_out=data.labels)
-    parts = [_read_one(path, data) for path in files]
-    frame = pd.concat([part.frame for part in parts], ignore_index=True)
-    values = np.concatenate([part.values for part in parts])
-    broken = sum(part.broken_lines for part in parts)
-    reason = _judge(frame)
-    counts = {name: int((reason == name).sum()) for name in REASONS} | {"bad_line": broken}
-    set_aside = {name: count for name, count in counts.items() if count}
-    text = next((part.example for part in parts if part.example), "")
-    _refuse_too_many(data, len(frame) + broken, set_aside, text)
-    keep = np.flatnonzero(reason == "")
-    order = keep[np.lexsort((frame["time"].to_numpy()[keep], frame["code"].to_numpy()[keep]))]
-    frame, values = frame.iloc[order], values[order]
-    labels, notes = _labels(data, frame)
+    label_files = table_files(data.labels) if data.labels else ()
+    reader = RowReader(data)
+    for path in files:
+        reader.read(path)
+    rows = reader.sorted()
+    del reader  # what it knows of each row is in order now
+    if label_files:
+        labels, notes = join_labels(data, label_files, rows)
+    else:
+        labels, notes = np.full(len(rows.device), UNLABELLED, np.int8), []
     return Fleet(
-        devices=_split(frame, values, labels),
+        devices=_split(rows, labels),
         columns=data.columns,
         labelled=data.labels is not None,
-        rows=len(reason) + broken,
-        set_aside=set_aside,
-        digest=_digest([*files, *([data.labels] if data.labels else [])]),
-        notes=(*_aside_notes(set_aside), *notes),
+        rows=rows.rows,
+        set_aside=rows.set_aside,
+        digest=_digest([*files, *label_files]),
+        notes=(*_aside_notes(rows.set_aside), *notes),
     )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Part:
-    """One file: its rows, their (n, S) values, broken lines, and the first text that should be a number."""
-
-    frame: pd.DataFrame
-    values: npt.NDArray[np.float32]
-    broken_lines: int
-    example: str
-
-
-def _read_one(path: Path, data: DataSpec) -> _Part:
-    keys = [data.device, data.time, *([data.cohort] if data.cohort else [])]
-    table, broken_lines = read_columns(path, [*keys, *data.columns], texts=keys)
-    times, bad_time = as_times(table[data.time])
-    values = np.empty((table.num_rows, len(data.columns)), np.float32)
-    text, infinite, example = np.zeros(table.num_rows, bool), np.zeros(table.num_rows, bool), ""
-    for i, name in enumerate(data.columns):
-        numbers, bad = as_numbers(table[name])
-        with np.errstate(over="ignore"):  # beyond float32 is an infinity, and that is counted below
-            values[:, i] = numbers
-        if bad.any() and not example:
-            example = f"{table[name][int(bad.argmax())].as_py()!r} in column {name!r}"
-        text |= bad
-        infinite |= np.isinf(values[:, i])
-    frame = pd.DataFrame(
-        {
-            "device": as_texts(table[data.device]),
-            "time": times,
-            "cohort": as_texts(table[data.cohort]) if data.cohort else None,
-            "bad_time": bad_time,
-            "text": text,
-            "infinite": infinite,
-        }
-    )
-    return _Part(frame, values, broken_lines, example)
-
-
-def _judge(frame: pd.DataFrame) -> npt.NDArray[np.object_]:
-    """Return the reason against each row, empty for good ones; adds the column ``code``, a device's rank by name."""
-    codes, _ = pd.factorize(frame["device"], sort=True)
-    frame["code"] = codes
-    reason = np.full(len(frame), "", object)
-    for name, bad in (
-        ("infinity", frame["infinite"]),
-        ("text_in_number", frame["text"]),
-        ("bad_timestamp", frame["bad_time"]),
-        ("no_device", codes < 0),
-    ):
-        reason[np.asarray(bad, bool)] = name
-    good = frame.loc[reason == "", ["code", "time"]]
-    reason[good.index[good.duplicated()].to_numpy()] = "duplicated_timestamp"
-    return reason
-
-
-def _refuse_too_many(data: DataSpec, rows: int, set_aside: Mapping[str, int], text: str) -> None:
-    bad = sum(set_aside.values())
-    if bad > data.max_bad_rows * rows or bad == rows:
-        listed = ", ".join(f"{count} {REASONS[name]}" for name, count in set_aside.items())
-        hints = [f"The first text is {text}."] if "text_in_number" in set_aside else []
-        hints += [TIMES] if "bad_timestamp" in set_aside else []
-        raised = f", or raise --max-bad-rows above {data.max_bad_rows:g}" if bad < rows else ""
-        raise TelemetryError(
-            f"{bad} of {rows} rows of {data.readings} cannot be used: {listed}.",
-            advice=" ".join([*hints, f"Correct them{raised}."]),
-            path=str(data.readings),
-            set_aside=dict(set_aside),
-        )
-
-
-def _labels(data: DataSpec, frame: pd.DataFrame) -> tuple[npt.NDArray[np.int8], list[str]]:
-    """Return the label of each row of the frame, and notes."""
-    result = np.full(len(frame), UNLABELLED, np.int8)
-    if data.labels is None:
-        return result, []
-    (path,) = table_files(data.labels)
-    table, _ = read_columns(path, [data.device, data.time, LABEL_COLUMN], texts=[data.device, data.time])
-    times, bad_time = as_times(table[data.time])
-    numbers, text = as_numbers(table[LABEL_COLUMN])
-    labels = pd.DataFrame({"device": as_texts(table[data.device]), "time": times, "label": numbers})[~(bad_time | text)]
-    labels = labels.drop_duplicates(["device", "time"], keep="last")
-    merged = frame[["device", "time"]].merge(labels, on=["device", "time"], how="left")["label"].to_numpy()
-    result[merged == HEALTHY] = HEALTHY
-    result[merged == FAULTY] = FAULTY
-    if not (result == HEALTHY).any():
-        matched = not np.isnan(merged).all()
-        raise TelemetryError(
-            f"No reading is labelled healthy (0) by {path}.",
-            advice=f"Its column {LABEL_COLUMN!r} must be 0 for healthy readings and 1 for faulty ones."
-            if matched or text.any()
-            else "Check that its device and time columns match those of the readings.",
-            path=str(path),
-        )
-    unmatched = len(labels) - int(np.count_nonzero(~np.isnan(merged)))
-    notes = [f"{unmatched} labels belong to no reading."] if unmatched else []
-    if int(bad_time.sum() + text.sum()):
-        notes.append(f"{int((bad_time | text).sum())} labels could not be read.")
-    return result, notes
-
-
-def _split(frame: pd.DataFrame, values: npt.NDArray[np.float32], labels: npt.NDArray[np.int8]) -> tuple[Device, ...]:
-    codes, times = frame["code"].to_numpy(), frame["time"].to_numpy(np.int64)
-    names, cohorts = frame["device"].to_numpy(), frame["cohort"].to_numpy()
-    starts = np.flatnonzero(np.r_[True, np.diff(codes) != 0])
-    ends = np.r_[starts[1:], len(codes)]
+def _split(rows: SortedRows, labels: npt.NDArray[np.int8]) -> tuple[Device, ...]:
+    present, starts = np.unique(rows.device, return_index=True)
+    ends = np.r_[starts[1:], len(rows.device)]
+    newest = rows.cohort[ends - 1]
     return tuple(
         Device(
-            name=str(names[start]),
-            cohort=None if pd.isna(cohorts[end - 1]) else str(cohorts[end - 1]),
-            timestamps_ms=times[start:end],
-            values=values[start:end],
+            name=rows.names[number],
+            cohort=None if cohort < 0 else rows.cohorts[cohort],
+            timestamps_ms=rows.timestamps_ms[start:end],
+            values=rows.values[start:end],
             labels=labels[start:end],
         )
-        for start, end in zip(starts.tolist(), ends.tolist(), strict=True)
+        for number, start, end, cohort in zip(
+            present.tolist(), starts.tolist(), ends.tolist(), newest.tolist(), strict=True
+        )
     )
 
 

@@ -6,7 +6,8 @@ mask, and the caller decides what a bad value costs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,8 @@ from exporter.errors import TelemetryError, did_you_mean
 SUFFIXES = (".parquet", ".csv")
 # What CSV files are written with where the comma marks decimals.
 SEPARATORS = (";", "\t", "|")
+# Rows of a part: 13 MB of float32 with 25 signals, and twice that as float64 while they are judged.
+PART_ROWS = 131_072
 # How other programs write that there is no number.
 _BLANKS = ("", "nan", "-nan", "null", "none", "na", "n/a", "#n/a", "#na", "<na>")
 Mask = npt.NDArray[np.bool_]
@@ -63,8 +66,24 @@ def column_names(path: Path) -> tuple[str, ...]:
     return tuple(_schema(path).names)
 
 
-def read_columns(path: Path, columns: Sequence[str], *, texts: Iterable[str]) -> tuple[pa.Table, int]:
-    """Read some columns of a table.
+@dataclass(frozen=True, slots=True, eq=False)
+class TableParts:
+    """Some columns of a table, to be read once, in parts.
+
+    Attributes:
+        rows: How many rows there are.
+        broken_lines: Lines of a CSV that were left out because they have too many or too few fields.
+        parts: The rows in order, ``PART_ROWS`` of them at most a part. Going through them raises TelemetryError where
+            the file cannot be read.
+    """
+
+    rows: int
+    broken_lines: int
+    parts: Iterator[pa.Table]
+
+
+def read_parts(path: Path, columns: Sequence[str], *, texts: Iterable[str]) -> TableParts:
+    """Open some columns of a table to be read in parts: a Parquet file is never in memory as a whole.
 
     Args:
         path: Parquet or CSV, by suffix.
@@ -72,32 +91,47 @@ def read_columns(path: Path, columns: Sequence[str], *, texts: Iterable[str]) ->
         texts: Those of them that a CSV reader must leave as text.
 
     Returns:
-        A table with these columns, where in a CSV those that are not all numbers stay text; and how many lines of a
-        CSV were left out because they have too many or too few fields.
+        The parts, where in a CSV columns that are not all numbers stay text.
 
     Raises:
-        TelemetryError: A column is not there, there twice or holds lists, or the file cannot be read.
+        TelemetryError: There are no rows, a column is not there, there twice or holds lists, or the file cannot be
+            read.
     """
     _check_columns(path, columns)
-    skipped = _SkippedLines()
     try:
-        if path.suffix.lower() == ".parquet":
-            with parquet.ParquetFile(path) as file:
-                table = file.read(columns=list(columns))
-        else:
-            # A cohort may be called NA: only what is empty is missing here, the rest is judged as numbers are read.
-            options = csv.ConvertOptions(
-                include_columns=list(columns),
-                column_types=dict.fromkeys(texts, pa.string()),
-                null_values=[""],
-                strings_can_be_null=True,
-            )
-            table = csv.read_csv(path, parse_options=skipped.options(), convert_options=options)
+        found = _open_parquet(path, columns) if path.suffix.lower() == ".parquet" else _read_csv(path, columns, texts)
     except (pa.ArrowException, OSError) as error:
         raise _unreadable(path, error) from error
-    if table.num_rows == 0:
+    if found.rows == 0:
         raise TelemetryError(f"{path} has no rows.", advice="Give a file with readings.", path=str(path))
-    return table, skipped.count
+    return found
+
+
+def _open_parquet(path: Path, columns: Sequence[str]) -> TableParts:
+    def parts() -> Iterator[pa.Table]:
+        try:
+            with parquet.ParquetFile(path) as file:
+                for batch in file.iter_batches(PART_ROWS, columns=list(columns)):
+                    yield pa.Table.from_batches([batch])
+        except (pa.ArrowException, OSError) as error:
+            raise _unreadable(path, error) from error
+
+    return TableParts(parquet.read_metadata(path).num_rows, 0, parts())
+
+
+def _read_csv(path: Path, columns: Sequence[str], texts: Iterable[str]) -> TableParts:
+    """Read a CSV as a whole: whether a column is one of numbers is known after its last row."""
+    skipped = _SkippedLines()
+    # A cohort may be called NA: only what is empty is missing here, the rest is judged as numbers are read.
+    options = csv.ConvertOptions(
+        include_columns=list(columns),
+        column_types=dict.fromkeys(texts, pa.string()),
+        null_values=[""],
+        strings_can_be_null=True,
+    )
+    table = csv.read_csv(path, parse_options=skipped.options(), convert_options=options)
+    rows = table.num_rows
+    return TableParts(rows, skipped.count, (table.slice(start, PART_ROWS) for start in range(0, rows, PART_ROWS)))
 
 
 class _SkippedLines:
@@ -156,6 +190,20 @@ def as_texts(column: pa.ChunkedArray) -> npt.NDArray[np.object_]:
     """Return a column as texts, missing as None."""
     values: npt.NDArray[np.object_] = pc.cast(column, pa.string()).to_numpy(zero_copy_only=False)
     return values
+
+
+def as_codes(column: pa.ChunkedArray, known: dict[str, int]) -> npt.NDArray[np.int32]:
+    """Return a column of texts as numbers, missing as -1.
+
+    Args:
+        column: Of any type that has a text.
+        known: Number by text; a text that is not in it gets the next number there.
+    """
+    encoded = pc.cast(column, pa.string()).combine_chunks().dictionary_encode()
+    numbers = [known.setdefault(text, len(known)) for text in encoded.dictionary.to_pylist()]
+    places = pc.fill_null(encoded.indices, len(numbers)).to_numpy(zero_copy_only=False)
+    codes: npt.NDArray[np.int32] = np.array([*numbers, -1], np.int32)[places]
+    return codes
 
 
 def as_times(column: pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], Mask]:
