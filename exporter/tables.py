@@ -110,7 +110,7 @@ def read_parts(path: Path, columns: Sequence[str], *, texts: Iterable[str]) -> T
 def _open_parquet(path: Path, columns: Sequence[str]) -> TableParts:
     def parts() -> Iterator[pa.Table]:
         try:
-            with parquet.ParquetFile(path) as file:
+            with parquet.ParquetFile(path, pre_buffer=False) as file:  # a buffer would be the whole file
                 for batch in file.iter_batches(PART_ROWS, columns=list(columns)):
                     yield pa.Table.from_batches([batch])
         except (pa.ArrowException, OSError) as error:
