@@ -55,11 +55,13 @@ def evaluate(
 def _auc_by_cohort(
     windows: WindowSet, labels: npt.NDArray[np.int8], scores: npt.NDArray[np.floating]
 ) -> dict[str, float | None]:
-    cohort_of = np.array([name or "" for name in windows.cohorts], object)[windows.device]
-    names = sorted({str(name) for name in cohort_of if name})
-    if len(names) < 2:
-        return {}
-    return {name: area_under_curve(labels[cohort_of == name], scores[cohort_of == name]) for name in names}
+    device, cohorts = windows.device, windows.cohorts
+    names = {cohorts[number] for number in np.unique(device).tolist()}
+    aucs = {}
+    for name in sorted(name for name in names if name):
+        own = np.array([cohort == name for cohort in cohorts])[device]
+        aucs[name] = area_under_curve(labels[own], scores[own])
+    return aucs if len(aucs) > 1 else {}
 
 
 def _faults(

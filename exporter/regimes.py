@@ -50,7 +50,7 @@ class Clusters:
         return result
 
 
-def find_clusters(context: FloatArray, seed: int) -> Clusters:
+def find_clusters(context: npt.NDArray[np.floating], seed: int) -> Clusters:
     """Find the regimes of a fleet's context.
 
     Args:
@@ -61,12 +61,11 @@ def find_clusters(context: FloatArray, seed: int) -> Clusters:
     if not len(known):
         columns = context.shape[1]
         return Clusters(np.zeros((1, columns)), np.zeros(columns), np.ones(columns))
-    means, spreads = known.mean(axis=0), known.std(axis=0)
+    means, spreads = known.mean(axis=0, dtype=np.float64), known.std(axis=0, dtype=np.float64)
     constant = known.min(axis=0) == known.max(axis=0)
     means, spreads = np.where(constant, known[0], means), np.where(constant, 1.0, spreads)
     rng = np.random.default_rng(seed)
-    scaled = (known - means) / spreads
-    sample = scaled[rng.permutation(len(scaled))[:SAMPLE_FOR_CLUSTERS]]
+    sample = (known[rng.permutation(len(known))[:SAMPLE_FOR_CLUSTERS]] - means) / spreads
     # On samples this small k-means waits for its threads longer than it computes, ten times so on a busy machine.
     with threadpool_limits(limits=1):
         return Clusters(_best_centroids(sample, seed), means, spreads)

@@ -94,8 +94,12 @@ class WindowSet:
     @property
     def newest(self) -> npt.NDArray[np.float32]:
         """(m, S): the newest reading of each window."""
-        parts = [device.values[places] for device, places in self._runs(self.rows)]
-        return np.concatenate(parts) if parts else self.readings[0].values[:0]
+        return self.newest_of(slice(None))
+
+    def newest_of(self, columns: slice) -> npt.NDArray[np.float32]:
+        """Return some columns of the newest reading of each window, (m, columns) float32."""
+        parts = [device.values[places, columns] for device, places in self._runs(self.rows)]
+        return np.concatenate(parts) if parts else self.readings[0].values[:0, columns]
 
     def take(self, chosen: npt.NDArray[np.bool_] | npt.NDArray[np.int64]) -> WindowSet:
         """Return some of the windows, by mask or number, over the same readings."""
@@ -109,10 +113,13 @@ class WindowSet:
 
     def alone(self) -> WindowSet:
         """Return the same windows without the devices that have none, numbered anew: what another process needs."""
-        present, device = np.unique(self.device, return_inverse=True)
+        device = self.device
+        present = (
+            np.unique(device) if len(device) else np.zeros(1, np.int64)
+        )  # one has to say how many columns there are
         readings = tuple(self.readings[number] for number in present.tolist())
         starts = _starts(readings)
-        rows = self.rows - self.starts[present][device] + starts[device]
+        rows = self.rows - self.starts[device] + starts[np.searchsorted(present, device)]
         return WindowSet(readings, starts, _compact(rows), self.rule)
 
     def newest_only(self) -> WindowSet:

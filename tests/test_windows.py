@@ -38,6 +38,20 @@ def test_the_rule_read_literally(times: np.ndarray, rule: WindowRule) -> None:
     assert window_indices(times, rule).tolist() == expected
 
 
+@given(st.lists(TIMES, max_size=4), RULES, st.data())
+def test_some_windows_of_several_devices_at_once(
+    devices: list[np.ndarray], rule: WindowRule, data: st.DataObject
+) -> None:
+    devices = [times for times in devices if times.size]
+    starts = np.cumsum([0, *(times.size for times in devices)])
+    alone = [window_indices(times, rule) for times in devices]
+    expected = [np.where(found >= 0, found + start, -1) for found, start in zip(alone, starts[:-1], strict=True)]
+    whole = np.concatenate([np.empty((0, rule.slots), np.int64), *expected])
+    rows = np.array(data.draw(st.lists(st.integers(0, len(whole) - 1))) if len(whole) else [], np.int64)
+    times = np.concatenate([np.empty(0, np.int64), *devices])
+    np.testing.assert_array_equal(window_indices(times, rule, rows=rows, starts=starts[:-1]), whole[rows])
+
+
 @given(TIMES, RULES, st.integers(0, 30))
 def test_a_device_that_forgets_old_readings_sees_the_same_windows(
     times: np.ndarray, rule: WindowRule, cut: int
