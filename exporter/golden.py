@@ -25,6 +25,8 @@ CLEAR_OF_THRESHOLD = 1e-4
 MOST_ANOMALOUS = 8
 BLANKED = 0.15
 POOL = 512
+# Among so many windows every regime that is worth the name is found.
+MOST_WINDOWS = 100_000
 # Signals are pushed this many times their largest healthy value away until a made-up window is an anomaly.
 PUSHES = (2.0, 10.0, 1e3, 1e6)
 
@@ -123,10 +125,11 @@ def _by_regime(trained: Trained) -> list[Windows]:
     """Return windows of each regime, by the newest reading."""
     if trained.regimes is None:
         return []
-    newest = trained.healthy.run(trained.feature_graph(), ["regime"])[0][:, -1]
+    healthy = trained.healthy.take(_evenly(len(trained.healthy), MOST_WINDOWS))
+    newest = healthy.run(trained.feature_graph(), ["regime"])[0][:, -1]
     places = range(len(trained.regimes.centroids))
     found = [np.flatnonzero(newest == place)[:POOL] for place in places]
-    return [trained.healthy.take(rows).windows() for rows in found if rows.size]
+    return [healthy.take(rows).windows() for rows in found if rows.size]
 
 
 def _spread(windows: Windows, most: int) -> Windows:

@@ -10,8 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from exporter.training import Trained
+from exporter.window_sets import WindowSet
 
 REFERENCES = 8
+# Enough to choose from, whatever the size of the fleet.
+MOST_WINDOWS = 20_000
 # Candidates per wanted score: enough to find another device and regime, few enough to stay near the score.
 CANDIDATES = 200
 
@@ -26,13 +29,14 @@ def choose_references(trained: Trained) -> npt.NDArray[np.float32]:
         (R, W, S) float32 raw values: the fullest windows near the middle of each eighth of the healthy scores, each
         from another device and regime where there are enough. For W = 1 the mean of the commonest regime, (1, 1, S).
     """
-    healthy = trained.healthy
+    sample = np.arange(0, len(trained.healthy), -(-len(trained.healthy) // MOST_WINDOWS))
+    healthy, scores = trained.healthy.take(sample), trained.out_of_fold[sample]
     if healthy.rule.slots == 1:
-        return _mean_window(trained)
-    missing = _missing_shares(trained)
+        return _mean_window(trained, healthy)
+    missing = np.concatenate([np.isnan(block).mean(axis=(1, 2)) for block in healthy.blocks()])
     fullest = np.flatnonzero(missing <= np.quantile(missing, 0.5))
-    order = fullest[np.argsort(trained.out_of_fold[fullest], kind="stable")]
-    regimes = _regime_of_newest(trained)
+    order = fullest[np.argsort(scores[fullest], kind="stable")]
+    regimes = _regime_of_newest(trained, healthy)
     chosen: list[int] = []
     for eighth in range(min(REFERENCES, order.size)):
         middle = int((eighth + 0.5) * order.size / min(REFERENCES, order.size))
@@ -44,10 +48,10 @@ def choose_references(trained: Trained) -> npt.NDArray[np.float32]:
     return healthy.take(np.array(chosen)).windows()
 
 
-def _mean_window(trained: Trained) -> npt.NDArray[np.float32]:
-    readings = trained.healthy.newest.astype(np.float64)
+def _mean_window(trained: Trained, healthy: WindowSet) -> npt.NDArray[np.float32]:
+    readings = healthy.newest.astype(np.float64)
     if trained.regimes is not None:
-        regimes = _regime_of_newest(trained)
+        regimes = _regime_of_newest(trained, healthy)
         common = np.bincount(regimes).argmax()
         readings = readings[regimes == common]
     there = ~np.isnan(readings)
@@ -57,13 +61,8 @@ def _mean_window(trained: Trained) -> npt.NDArray[np.float32]:
     return mean.astype(np.float32).reshape(1, 1, -1)
 
 
-def _missing_shares(trained: Trained) -> npt.NDArray[np.float64]:
-    """Share of missing values in each healthy window, empty slots included: (m,)."""
-    return np.concatenate([np.isnan(block).mean(axis=(1, 2)) for block in trained.healthy.blocks()])
-
-
-def _regime_of_newest(trained: Trained) -> npt.NDArray[np.int64]:
+def _regime_of_newest(trained: Trained, healthy: WindowSet) -> npt.NDArray[np.int64]:
     if trained.regimes is None:
-        return np.zeros(len(trained.healthy), np.int64)
-    regimes = trained.healthy.run(trained.feature_graph(), ["regime"])[0]
+        return np.zeros(len(healthy), np.int64)
+    regimes = healthy.run(trained.feature_graph(), ["regime"])[0]
     return np.asarray(regimes[:, -1], np.int64)

@@ -272,7 +272,7 @@ def _check_healthy(windows: WindowSet, columns: Columns) -> None:
             "No window of the training devices is labelled healthy (0).",
             advice="Label some of their readings, or choose other devices with train.holdout.",
         )
-    context = windows.newest[:, len(columns.signals) :]
+    context = windows.newest_of(slice(len(columns.signals), None))
     if columns.context and np.isnan(context).any(axis=1).all():
         raise TelemetryError(
             f"No healthy training reading has a value for all of its context ({', '.join(columns.context)}).",
@@ -303,7 +303,7 @@ def _stretches(windows: int) -> Iterator[npt.NDArray[np.bool_]]:
 def _clusters(windows: WindowSet, plan: FeaturePlan, seed: int) -> Clusters | None:
     if not plan.context:
         return None
-    return find_clusters(windows.newest[:, len(plan.signals) :].astype(np.float64), seed)
+    return find_clusters(windows.newest_of(slice(len(plan.signals), None)), seed)
 
 
 def _regimes(clusters: Clusters | None, windows: WindowSet, plan: FeaturePlan) -> Regimes | None:
@@ -332,10 +332,8 @@ def _threshold(
 
 def _signals_that_go_missing(windows: WindowSet, signals: tuple[str, ...]) -> tuple[str, ...]:
     """Signals that are missing in some training readings and there in others."""
-    missing = np.isnan(windows.newest[:, : len(signals)]).mean(axis=0) if len(windows) else np.zeros(len(signals))
-    return tuple(
-        name for name, share in zip(signals, missing.tolist(), strict=True) if SHARE_WORTH_A_FEATURE <= share < 1
-    )
+    shares = [np.isnan(windows.newest_of(slice(i, i + 1))).mean() for i in range(len(signals))]
+    return tuple(name for name, share in zip(signals, shares, strict=True) if SHARE_WORTH_A_FEATURE <= share < 1)
 
 
 def _size_notes(group: WindowSet, judged: WindowSet) -> list[str]:
@@ -352,9 +350,8 @@ def _size_notes(group: WindowSet, judged: WindowSet) -> list[str]:
 
 def _notes(windows: WindowSet, columns: Columns) -> list[str]:
     notes = []
-    readings = windows.newest
     for i, name in enumerate((*columns.signals, *columns.context)):
-        column = readings[:, i]
+        column = windows.newest_of(slice(i, i + 1))
         there = column[~np.isnan(column)]
         if not there.size:
             notes.append(f"Signal {name!r} has no value in any healthy training reading.")
