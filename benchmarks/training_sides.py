@@ -5,7 +5,8 @@ phase, rows. SAMPLE is an ``.npy`` file that gets the features of some rows, for
 
 Every side makes the same features: of five signals the newest value that is there, the mean and the population
 standard deviation over 24 slots of an hour, blind to missing values. The slots are times, because readings get lost; a
-count of 24 rows would be another feature.
+count of 24 rows would be another feature. A rolling sum has to go over all rows to know some of them; windows that are
+cut on demand do not, which is why the features of the sample that a forest is trained on are timed on their own.
 """
 
 from __future__ import annotations
@@ -25,41 +26,41 @@ SIGNALS = ("battery_temperature", "cpu_load", "radio_latency", "storage_write_la
 SLOTS = 24
 HOUR_MS = 3_600_000
 TREES = 200
-# What the exporter fits a forest to; the others get as many, so that the phase is one of the same work.
-MOST_FITTED = 250_000
+# What the exporter trains a forest on; the others get as many, so that the phase is one of the same work.
+MOST_TRAINED = 300_000
 COMPARED_ROWS = 5_000
 Matrix = npt.NDArray[np.float32]
-# Features by row, (n, F) float32: of every signal the newest, then of every signal the mean, then the deviation.
-Features = Callable[[Any], Matrix]
+# Features of some rows, or of all when None, (n, F) float32: of every signal the newest, then the mean of each, then
+# the deviation of each.
+Rows = npt.NDArray[np.int64] | None
+Features = Callable[[Any, Rows], Matrix]
 
 
 def main(side: str, readings: Path, sample: Path) -> None:
     """Do one side's work and print what it took."""
     read, features = {"ours": _ours, "pandas": _pandas, "polars": _polars}[side]()
     phases: dict[str, list[float]] = {}
-    frame = _timed(phases, "read", read, readings)
-    matrix = _timed(phases, "features", features, frame)
-    _timed(phases, "forest", _fit, matrix)
-    np.save(sample, matrix[_spread(len(matrix))])
-    print(json.dumps({"phases": phases, "rows": len(matrix)}))
+    frame = _timed(phases, "read", lambda: read(readings))
+    matrix = _timed(phases, "features", lambda: features(frame, None))
+    count = len(matrix)
+    np.save(sample, matrix[np.linspace(0, count - 1, COMPARED_ROWS).astype(np.int64)])
+    del matrix
+    rows = np.sort(np.random.default_rng(0).choice(count, min(count, MOST_TRAINED), replace=False))
+    needed = _timed(phases, "features of the sample", lambda: features(frame, rows))
+    _timed(phases, "forest", lambda: _fit(needed))
+    print(json.dumps({"phases": phases, "rows": count}))
 
 
-def _timed(phases: dict[str, list[float]], name: str, call: Callable[[Any], Any], argument: Any) -> Any:
+def _timed(phases: dict[str, list[float]], name: str, call: Callable[[], Any]) -> Any:
     cpu, began = time.process_time(), time.perf_counter()
-    result = call(argument)
+    result = call()
     phases[name] = [time.perf_counter() - began, time.process_time() - cpu]
     return result
-
-
-def _spread(rows: int) -> npt.NDArray[np.int64]:
-    return np.linspace(0, rows - 1, COMPARED_ROWS).astype(np.int64)
 
 
 def _fit(matrix: Matrix) -> Any:
     from sklearn.ensemble import IsolationForest
 
-    if len(matrix) > MOST_FITTED:
-        matrix = matrix[np.sort(np.random.default_rng(0).choice(len(matrix), MOST_FITTED, replace=False))]
     return IsolationForest(n_estimators=TREES, random_state=0).fit(matrix)
 
 
@@ -71,11 +72,12 @@ def _ours() -> tuple[Callable[[Path], Any], Features]:
     from exporter.graph.running import Graph
     from exporter.window_sets import cut_windows
 
-    def features(fleet: Fleet) -> Matrix:
+    def features(fleet: Fleet, rows: Rows) -> Matrix:
         rule = WindowRule(SLOTS, HOUR_MS, SLOTS * HOUR_MS, 1)
         plan = plan_features(("last", "mean", "std"), signals=SIGNALS, context=(), slots=SLOTS)
         graph = Graph(feature_model(plan, None), threads=int(os.environ["SIDE_THREADS"]))
-        return np.asarray(cut_windows(fleet.devices, rule).run(graph, ["features"])[0], np.float32)
+        windows = cut_windows(fleet.devices, rule)
+        return np.asarray((windows if rows is None else windows.take(rows)).run(graph, ["features"])[0], np.float32)
 
     def read(path: Path) -> Fleet:
         return read_fleet(DataSpec(path, None, "device_id", "timestamp", None, SIGNALS, ()))
@@ -86,15 +88,15 @@ def _ours() -> tuple[Callable[[Path], Any], Features]:
 def _pandas() -> tuple[Callable[[Path], Any], Features]:
     import pandas as pd
 
-    def features(frame: pd.DataFrame) -> Matrix:
-        frame["slot"] = frame["timestamp"].dt.floor("h")
-        rolling = frame.set_index("slot").groupby("device_id", sort=False, observed=True)[list(SIGNALS)].rolling(
-            f"{SLOTS}h", min_periods=1
-        )  # fmt: skip
+    def features(frame: pd.DataFrame, rows: Rows) -> Matrix:
+        slotted = frame.assign(slot=frame["timestamp"].dt.floor("h")).set_index("slot")
+        grouped = slotted.groupby("device_id", sort=False, observed=True)[list(SIGNALS)]
+        rolling = grouped.rolling(f"{SLOTS}h", min_periods=1)
         mean, deviation = (part.to_numpy(np.float32) for part in (rolling.mean(), rolling.std(ddof=0)))
-        newest = frame.groupby("device_id", sort=False, observed=True)[list(SIGNALS)].ffill().to_numpy(np.float32)
+        newest = grouped.ffill().to_numpy(np.float32, copy=True)
         newest[np.isnan(mean)] = np.nan  # what lies before the window
-        return np.concatenate([newest, mean, deviation], axis=1)
+        matrix = np.concatenate([newest, mean, deviation], axis=1)
+        return matrix if rows is None else matrix[rows]
 
     def read(path: Path) -> pd.DataFrame:
         frame = pd.read_parquet(path, columns=["device_id", "timestamp", *SIGNALS])
@@ -106,7 +108,7 @@ def _pandas() -> tuple[Callable[[Path], Any], Features]:
 def _polars() -> tuple[Callable[[Path], Any], Features]:
     import polars as pl
 
-    def features(frame: pl.DataFrame) -> Matrix:
+    def features(frame: pl.DataFrame, rows: Rows) -> Matrix:
         named = [pl.col(name).fill_nan(None).cast(pl.Float64) for name in SIGNALS]
         slotted = frame.with_columns(pl.col("timestamp").dt.truncate("1h").alias("slot"), *named)
         rolled = slotted.rolling("slot", period=f"{SLOTS}h", group_by="device_id").agg(
@@ -118,7 +120,7 @@ def _polars() -> tuple[Callable[[Path], Any], Features]:
         matrix = np.concatenate(parts, axis=1, dtype=np.float32)
         count = len(SIGNALS)
         matrix[:, :count][np.isnan(matrix[:, count : 2 * count])] = np.nan  # what lies before the window
-        return matrix
+        return matrix if rows is None else matrix[rows]
 
     def read(path: Path) -> pl.DataFrame:
         frame = pl.read_parquet(path, columns=["device_id", "timestamp", *SIGNALS])
