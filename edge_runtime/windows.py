@@ -37,13 +37,56 @@ def window_indices(
     Raises:
         ValueError: The timestamps are not one-dimensional or not strictly ascending.
     """
+    line, first = _slot_line(timestamps_ms, rule, starts)
+    wanted = np.arange(first.size, dtype=np.int64) if rows is None else rows
+    result: IntArray = np.lib.stride_tricks.sliding_window_view(line, rule.slots)[first[wanted]]
+    result[:, -1] = wanted
+    return result
+
+
+def cut_windows(
+    values: FloatArray, timestamps_ms: IntArray, rule: WindowRule, *, rows: IntArray, starts: IntArray
+) -> FloatArray:
+    """Return the windows that ``gather`` would return for ``window_indices`` of the same: for many at a time.
+
+    The readings are laid out slot by slot once, and a window is copied from there in one piece.
+
+    Args:
+        values: (n, S) float32 readings, NaN = missing.
+        timestamps_ms: (n,) int64, strictly ascending within a device.
+        rule: The window rule.
+        rows: (m,) int64, the readings whose windows are wanted.
+        starts: (d,) int64, the first row of each device.
+
+    Returns:
+        (m, W, S) float32, C order; an empty slot is all NaN.
+
+    Raises:
+        ValueError: The timestamps are not one-dimensional or not strictly ascending.
+    """
+    line, first = _slot_line(timestamps_ms, rule, starts)
+    columns = values.shape[1]
+    if first.size == 0:
+        return np.empty((0, rule.slots, columns), np.float32)
+    laid_out = gather(values, line).reshape(-1)
+    whole = np.lib.stride_tricks.sliding_window_view(laid_out, rule.slots * columns)[::columns]
+    windows: FloatArray = whole[first[rows]].reshape(-1, rule.slots, columns)
+    windows[:, -1] = values[rows]
+    return windows
+
+
+def _slot_line(timestamps_ms: IntArray, rule: WindowRule, starts: IntArray | None) -> tuple[IntArray, IntArray]:
+    """Return all slots on one line, and where on it the window of each reading begins.
+
+    Returns:
+        (k,) int64, the last reading that fell into each slot, -1 for none; and (n,) int64, the first of the W slots of
+        each reading's window. The newest of them holds the reading itself, whatever the line says.
+    """
     times = np.asarray(timestamps_ms, dtype=np.int64)
     if times.ndim != 1:
         raise ValueError("timestamps_ms must be one-dimensional")
-    every = np.arange(times.size, dtype=np.int64)
-    wanted = every if rows is None else rows
     if times.size == 0:
-        return np.empty((0, rule.slots), np.int64)
+        return np.full(rule.slots, -1, np.int64), np.empty(0, np.int64)
     unseen = np.zeros(times.size, bool)  # nothing before this reading is seen from it on
     if starts is not None:
         unseen[starts] = True
@@ -51,17 +94,15 @@ def window_indices(
     if ((steps <= 0) & ~unseen[1:]).any():
         raise ValueError("timestamps_ms must ascend strictly")
     unseen[1:] |= steps > rule.largest_gap_ms
-    # Slots on one line, where W of them lie before whatever sees nothing of the past. More than W say no more than W:
-    # so the line is never longer than W times the readings.
+    # W slots lie before whatever sees nothing of the past. More than W say no more than W: so the line is never longer
+    # than W times the readings.
     strides = np.minimum(np.diff(times // rule.interval_ms), rule.slots)
     strides[unseen[1:]] = rule.slots
-    slots = np.r_[np.int64(rule.slots - 1), strides].cumsum()
-    newest_of_slot = np.r_[strides > 0, True]
-    line = np.full(int(slots[-1]) + 1, -1, np.int64)
-    line[slots[newest_of_slot]] = every[newest_of_slot]
-    result: IntArray = np.lib.stride_tricks.sliding_window_view(line, rule.slots)[slots[wanted] - (rule.slots - 1)]
-    result[:, -1] = wanted
-    return result
+    first = np.r_[np.int64(0), strides].cumsum()
+    newest_of_slot = np.flatnonzero(np.r_[strides > 0, True])
+    line = np.full(int(first[-1]) + rule.slots, -1, np.int64)
+    line[first[newest_of_slot] + rule.slots - 1] = newest_of_slot
+    return line, first
 
 
 def gather(values: FloatArray, indices: IntArray) -> FloatArray:

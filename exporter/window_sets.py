@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.contract.window import WindowRule
-from edge_runtime.windows import filled, gather, window_indices
+from edge_runtime.windows import cut_windows as windows_of
+from edge_runtime.windows import filled, window_indices
 from exporter.config import WindowSpec
 from exporter.dataset import Device
 from exporter.errors import SpecError
@@ -23,8 +24,32 @@ from exporter.graph.running import Graph, block_slices
 
 # Without two readings of one device there is no step to take a median of: an hour, as good as any.
 LONE_READING_INTERVAL_MS = 3_600_000
+# Windows this many times their own length apart are cut each from its own stretch of readings: what lies between would
+# cost more than another stretch.
+FAR_APART = 20
 Rows = npt.NDArray[np.int32] | npt.NDArray[np.int64]
 T = TypeVar("T", bound=np.generic)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Seen:
+    """Stretches of readings, one after the other.
+
+    Attributes:
+        stretches: Of which device, from which reading to which.
+        rows: (m,) int64, where among them some windows end.
+        starts: (stretches,) int64, where each begins.
+    """
+
+    stretches: tuple[tuple[Device, slice], ...]
+    rows: npt.NDArray[np.int64]
+    starts: npt.NDArray[np.int64]
+
+    def times(self) -> npt.NDArray[np.int64]:
+        return np.concatenate([device.timestamps_ms[part] for device, part in self.stretches])
+
+    def values(self) -> npt.NDArray[np.float32]:
+        return np.concatenate([device.values[part] for device, part in self.stretches])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -156,7 +181,10 @@ class WindowSet:
 
     def filled(self) -> npt.NDArray[np.int64]:
         """Return how many slots of each window hold a reading: (m,) int64."""
-        counts = [filled(self._cut(self.rows[block])[0]) for block in block_slices(len(self), self.rule.slots)]
+        counts = []
+        for block in block_slices(len(self), self.rule.slots):
+            seen = self._seen(self.rows[block])
+            counts.append(filled(window_indices(seen.times(), self.rule, rows=seen.rows, starts=seen.starts)))
         return np.concatenate(counts) if counts else np.empty(0, np.int64)
 
     def _gather(self, block: slice) -> npt.NDArray[np.float32]:
@@ -164,23 +192,21 @@ class WindowSet:
         rows = self.rows[block]
         if not len(rows):
             return np.empty((0, *self.shape), np.float32)
-        indices, seen = self._cut(rows)
-        return gather(np.concatenate([device.values[first:last] for device, first, last in seen]), indices)
+        seen = self._seen(rows)
+        return windows_of(seen.values(), seen.times(), self.rule, rows=seen.rows, starts=seen.starts)
 
-    def _cut(self, rows: Rows) -> tuple[npt.NDArray[np.int64], list[tuple[Device, int, int]]]:
-        """Return the windows that end at some rows: (m, W) numbers, -1 for an empty slot, and of which readings.
-
-        Only what these windows can see is looked at: of each device the readings from a first to before a last.
-        """
-        seen, wanted, starts, held = [], [], [], 0
+    def _seen(self, rows: Rows) -> _Seen:
+        """Return the readings that the windows which end at some rows can see, and no more of a device than that."""
+        stretches, wanted, starts, held = [], [], [], 0
         for device, places in self._runs(rows):
-            first, last = self._first_seen(device, int(places.min())), int(places.max()) + 1
-            seen.append((device, first, last))
-            wanted.append(places - first + held)
-            starts.append(held)
-            held += last - first
-        times = np.concatenate([device.timestamps_ms[first:last] for device, first, last in seen])
-        return window_indices(times, self.rule, rows=np.concatenate(wanted), starts=np.array(starts)), seen
+            far = np.flatnonzero(np.abs(np.diff(places)) > FAR_APART * self.rule.slots) + 1
+            for part in np.split(places, far) if far.size else (places,):
+                first, last = self._first_seen(device, int(part.min())), int(part.max()) + 1
+                stretches.append((device, slice(first, last)))
+                wanted.append(part - first + held)
+                starts.append(held)
+                held += last - first
+        return _Seen(tuple(stretches), np.concatenate(wanted), np.array(starts))
 
     def _first_seen(self, device: Device, place: int) -> int:
         """Return the first reading of a device that the window of one of its readings could hold."""
