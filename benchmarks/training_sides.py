@@ -115,6 +115,7 @@ def _polars() -> tuple[Callable[[Path], Any], Features]:
             *(pl.col(name).mean().alias(f"{name}.mean") for name in SIGNALS),
             *(pl.col(name).std(ddof=0).alias(f"{name}.std") for name in SIGNALS),
         )
+        rolled = rolled.sort("device_id", "slot")  # groups come in an order of their own
         newest = slotted.select(pl.col(name).forward_fill().over("device_id") for name in SIGNALS)
         parts = newest.to_numpy(), rolled.drop("device_id", "slot").to_numpy()
         matrix = np.concatenate(parts, axis=1, dtype=np.float32)

@@ -263,6 +263,8 @@ def cut_windows(devices: Sequence[Device], rule: WindowRule) -> WindowSet:
     """
     starts = _starts(devices)
     every = WindowSet(tuple(devices), starts, _compact(np.arange(starts[-1])), rule)
+    if rule.minimum_readings <= 1:
+        return every  # the newest slot of each is filled
     return every.take(every.filled() >= rule.minimum_readings)
 
 
