@@ -44,7 +44,7 @@ def window_indices(
     return result
 
 
-def cut_windows(
+def windows_of(
     values: FloatArray, timestamps_ms: IntArray, rule: WindowRule, *, rows: IntArray, starts: IntArray
 ) -> FloatArray:
     """Return the windows that ``gather`` would return for ``window_indices`` of the same: for many at a time.

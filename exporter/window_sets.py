@@ -15,8 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.contract.window import WindowRule
-from edge_runtime.windows import cut_windows as windows_of
-from edge_runtime.windows import filled, window_indices
+from edge_runtime.windows import filled, window_indices, windows_of
 from exporter.config import WindowSpec
 from exporter.dataset import Device
 from exporter.errors import SpecError

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from edge_runtime.contract.window import WindowRule
 from edge_runtime.scoring_state import kept_readings
-from edge_runtime.windows import cut_windows, filled, gather, window_indices
+from edge_runtime.windows import filled, gather, window_indices, windows_of
 
 TIMES = st.lists(st.integers(1, 40), max_size=30).map(lambda steps: np.cumsum(steps, dtype=np.int64))
 RULES = st.builds(
@@ -51,7 +51,7 @@ def test_some_windows_of_several_devices_at_once(
     times = np.concatenate([np.empty(0, np.int64), *devices])
     np.testing.assert_array_equal(window_indices(times, rule, rows=rows, starts=starts[:-1]), whole[rows])
     values = np.arange(2 * len(times), dtype=np.float32).reshape(-1, 2)
-    cut = cut_windows(values, times, rule, rows=rows, starts=starts[:-1])
+    cut = windows_of(values, times, rule, rows=rows, starts=starts[:-1])
     np.testing.assert_array_equal(cut, gather(values, whole[rows]))
 
 

@@ -97,6 +97,11 @@ def test_a_window_costs_one_number(large: WindowSet) -> None:
     assert large.take(np.ones(len(large), bool)).readings is large.readings
 
 
+def test_windows_far_apart_are_cut_from_stretches_of_their_own(large: WindowSet) -> None:
+    for chosen in ([0, 398], [398, 0, 3, 1_900, 1_600, 2], [200]):
+        np.testing.assert_array_equal(large.take(np.array(chosen)).windows(), large.windows()[chosen])
+
+
 def test_threads_change_no_bit(large: WindowSet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "BLOCK_VALUES", 12 * 17)
     model = feature_model(plan_features(("last", "mean", "std"), signals="ab", context=(), slots=6), None)
