@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 # A cohort gets a model of its own from here on (contract, Calibration).
 FEWEST_DEVICES = 10
 FEWEST_HEALTHY_WINDOWS = 1_000
-# Fewer windows are trained on before other processes have loaded the libraries.
-WORTH_PROCESSES = 200_000
+# With fewer windows, models that are built at the same time only wait for each other.
+WORTH_THREADS = 200_000
 
 
 def build_models(spec: ModelSpec, *, progress: Progress | None = None, workers: Workers | None = None) -> Build:
@@ -38,7 +38,7 @@ def build_models(spec: ModelSpec, *, progress: Progress | None = None, workers: 
     Args:
         spec: The settings.
         progress: Called with a step's name and the share of it that is done.
-        workers: Who builds the models; None: processes of this machine where that is worth it.
+        workers: Who builds the models; None: threads of this machine where that is worth it.
 
     Returns:
         The models, the default one first, and what there is to say about the data.
@@ -89,7 +89,7 @@ def _build_groups(
 ) -> list[GroupBuild]:
     """Build each group's model; a cohort that cannot have one uses the default model, with a note."""
     if workers is None:
-        workers = Workers(jobs=None if len(groups[0].windows) >= WORTH_PROCESSES else 1)
+        workers = Workers(jobs=None if len(groups[0].windows) >= WORTH_THREADS else 1)
     done: dict[int, GroupBuild | TelemetryError] = {}
     base: Base | None = None
     rest = list(range(len(groups)))
@@ -122,7 +122,7 @@ def build_or_refuse(
     base: Base | None,
     progress: Callable[[float], None] = lambda _: None,
 ) -> GroupBuild | TelemetryError:
-    """Build a group's model in whichever process this is; data that is too little for it is a result, not an end."""
+    """Build a group's model on whichever machine this is; data that is too little for it is a result, not an end."""
     from exporter.building import build_group
 
     try:

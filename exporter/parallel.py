@@ -1,4 +1,7 @@
-"""Models side by side: in processes of this machine, or on a Dask cluster.
+"""Models side by side: in threads of this machine, or on a Dask cluster.
+
+Threads share the readings, which processes would each get a copy of: of a large fleet they are all the memory there
+is. Training, graphs and arrays let go of the interpreter while they compute.
 
 A cluster runs this very code and gets the telemetry as it is: whoever can reach its scheduler can run programs on its
 workers, so it is trusted as this machine is (``tls://`` addresses keep others out). Results come as they are done::
@@ -18,8 +21,8 @@ from typing import Any, TypeVar, cast
 from edge_runtime.errors import InputError, TransportError
 
 Result = TypeVar("Result")
-# What a process needs besides the readings, which all share: the training libraries, and blocks on their way.
-PROCESS_BYTES = 1_000_000_000
+# What a model needs while it is built, besides the readings: its features, and blocks on their way.
+BUILD_BYTES = 1_000_000_000
 # How long a scheduler may take to answer, and its first worker to be there.
 ANSWER_SECONDS = 10
 
@@ -29,7 +32,7 @@ class Workers:
     """Who builds the models.
 
     Attributes:
-        jobs: Processes of this machine; None: one a core, as far as memory allows.
+        jobs: Threads of this machine; None: one a core, as far as memory allows.
         dask: Address of a Dask scheduler, such as ``tcp://10.0.0.5:8786``, or None.
     """
 
@@ -37,12 +40,12 @@ class Workers:
     dask: str | None = None
 
     def alone(self, tasks: int) -> bool:
-        """Say whether so many tasks are done in this process, one after the other."""
-        return self.dask is None and self.processes(tasks) == 1
+        """Say whether so many tasks are done one after the other."""
+        return self.dask is None and self.at_a_time(tasks) == 1
 
-    def processes(self, tasks: int) -> int:
-        """Return how many processes of this machine to use for so many tasks."""
-        wanted = self.jobs or min(cores(), max(1, available_bytes() // PROCESS_BYTES))
+    def at_a_time(self, tasks: int) -> int:
+        """Return how many of so many tasks this machine does at a time."""
+        wanted = self.jobs or min(cores(), max(1, available_bytes() // BUILD_BYTES))
         return max(1, min(wanted, tasks))
 
 
@@ -52,8 +55,8 @@ def run_side_by_side(
     """Run one function over many arguments.
 
     Args:
-        work: A function of a module, so that another process finds it.
-        tasks: Its arguments, one tuple a call; large arrays in them are shared by processes of this machine.
+        work: A function of a module, so that a worker of a cluster finds it.
+        tasks: Its arguments, one tuple a call; a cluster gets them as they are, with all readings they hold.
         workers: Who runs it.
 
     Yields:
@@ -66,9 +69,9 @@ def run_side_by_side(
     """
     import joblib
 
-    with _cluster(workers.dask) if workers.dask else joblib.parallel_config("loky"):
+    with _cluster(workers.dask) if workers.dask else joblib.parallel_config("threading"):
         calls = (joblib.delayed(_numbered)(work, number, arguments) for number, arguments in enumerate(tasks))
-        n_jobs = -1 if workers.dask else workers.processes(len(tasks))
+        n_jobs = -1 if workers.dask else workers.at_a_time(len(tasks))
         yield from joblib.Parallel(n_jobs=n_jobs, batch_size=1, return_as="generator_unordered")(calls)
 
 
@@ -114,4 +117,4 @@ def available_bytes() -> int:
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError, AttributeError):
-        return cores() * PROCESS_BYTES
+        return cores() * BUILD_BYTES

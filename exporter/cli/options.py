@@ -131,7 +131,7 @@ workers_options = combined(
     click.option(
         "--jobs",
         type=click.IntRange(min=1),
-        help="Models built side by side, a process each.  [default: one a core, as memory allows]",
+        help="Models built side by side, a thread each.  [default: one a core, as memory allows]",
     ),
     click.option("--dask", metavar="ADDRESS", help="Build on a Dask cluster, such as tcp://10.0.0.5:8786."),
 )

@@ -1,4 +1,4 @@
-"""Models side by side are the models built one after the other, in processes and on a Dask cluster of two workers."""
+"""Models side by side are the models built one after the other, in threads and on a Dask cluster of two workers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from exporter.model_build import build_models
 from exporter.parallel import Workers, run_side_by_side
 
 COHORTS = {"big": 24, "red": 20, "tiny": 4}
-# Whichever thread or process builds it, a model is the same but for what was timed.
+# Whichever thread or machine builds it, a model is the same but for what was timed.
 SAME = ("cohort", "candidates", "golden_f32", "references", "threshold", "histogram", "notes")
 
 
@@ -49,7 +49,7 @@ def same(one: Build, other: Build) -> None:
         assert all(getattr(mine, name) == getattr(theirs, name) for name in SAME)
 
 
-def test_processes_build_the_same_models(spec: ModelSpec, alone: Build) -> None:
+def test_threads_build_the_same_models(spec: ModelSpec, alone: Build) -> None:
     seen: list[float] = []
     same(build_models(spec, progress=lambda step, share: seen.append(share), workers=Workers(jobs=2)), alone)
     assert seen[-1] == 1.0
@@ -102,7 +102,7 @@ def test_results_come_with_their_number_and_errors_as_they_were() -> None:
 
 
 @pytest.mark.parametrize(
-    ("workers", "tasks", "free", "processes"),
+    ("workers", "tasks", "free", "threads"),
     [
         (Workers(), 5, 8e9, 2),
         (Workers(), 5, 1.5e9, 1),
@@ -111,10 +111,10 @@ def test_results_come_with_their_number_and_errors_as_they_were() -> None:
         (Workers(), 0, 8e9, 1),
     ],
 )
-def test_processes_are_bounded_by_cores_memory_and_work(
-    workers: Workers, tasks: int, free: float, processes: int, monkeypatch: pytest.MonkeyPatch
+def test_threads_are_bounded_by_cores_memory_and_work(
+    workers: Workers, tasks: int, free: float, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("exporter.parallel.cores", lambda: 2)
     monkeypatch.setattr("exporter.parallel.available_bytes", lambda: int(free))
-    assert workers.processes(tasks) == processes
-    assert workers.alone(tasks) == (processes == 1)
+    assert workers.at_a_time(tasks) == threads
+    assert workers.alone(tasks) == (threads == 1)
