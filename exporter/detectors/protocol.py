@@ -73,13 +73,13 @@ class Detector(Protocol):
         """Train on (n, F) float32 features of healthy windows, NaN = missing."""
 
 
-def graph_scores(fitted: FittedDetector, features: FeatureMatrix, *, threads: int = 1) -> npt.NDArray[np.float32]:
+def graph_scores(fitted: FittedDetector, features: FeatureMatrix, *, threads: int | None = None) -> npt.NDArray[np.float32]:
     """Return raw scores by the exact graph instead of the training library, which is many times faster.
 
     Args:
         fitted: The detector.
         features: (n, F) float32.
-        threads: Threads of the runtime.
+        threads: Blocks that run at the same time; all cores when None.
 
     Returns:
         (n,) float32, equal to ``raw_scores`` within what ``exporter.proof`` demands of the exact graph.
