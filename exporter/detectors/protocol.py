@@ -73,7 +73,9 @@ class Detector(Protocol):
         """Train on (n, F) float32 features of healthy windows, NaN = missing."""
 
 
-def graph_scores(fitted: FittedDetector, features: FeatureMatrix, *, threads: int | None = None) -> npt.NDArray[np.float32]:
+def graph_scores(
+    fitted: FittedDetector, features: FeatureMatrix, *, threads: int | None = None
+) -> npt.NDArray[np.float32]:
     """Return raw scores by the exact graph instead of the training library, which is many times faster.
 
     Args:
