@@ -1,18 +1,21 @@
 # Each target sets up what it needs. `make` alone lists them.
 PYTHON ?=
 DEMO_DATA ?=
+TORCH_INDEX ?=
 BIN := .venv/bin
 READY := .venv/.ready
+RIVALS := .venv-rivals/.ready
 
-.PHONY: help setup demo test check format bench lock clean
+.PHONY: help setup demo test check format bench bench-scoring bench-training lock clean
 
 help:
 	@echo "make demo    telemetry in, signed bundle out, verdicts on offline devices, results on a dashboard"
 	@echo "make test    all tests"
 	@echo "make check   linting, types, formatting"
 	@echo "make bench   every benchmark, both sides in one run; writes benchmarks/results/"
+	@echo "make bench-scoring, make bench-training    one of them"
 	@echo "make setup   the Python environment in .venv"
-	@echo "make lock    renew requirements-dev.lock from pyproject.toml"
+	@echo "make lock    renew the locks of the product and of what benchmarks compare with"
 
 setup: $(READY)
 
@@ -35,13 +38,26 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY)
+$(RIVALS): $(READY) benchmarks/requirements-rivals.txt benchmarks/requirements-torch.txt .ci/rivals
+	@.ci/rivals $(TORCH_INDEX)
+
+bench: $(READY) $(RIVALS)
 	@$(BIN)/python -m benchmarks
+
+bench-scoring bench-training: bench-%: $(READY) $(RIVALS)
+	@$(BIN)/python -m benchmarks $*
 
 lock: $(READY)
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --generate-hashes --no-emit-index-url --no-header \
 		--no-annotate --upgrade --output-file requirements-dev.lock
+	$(BIN)/uv pip compile pyproject.toml benchmarks/requirements-rivals.in --extra exporter --universal --generate-hashes \
+		--constraint requirements-dev.lock --override benchmarks/requirements-rivals.overrides --no-emit-index-url \
+		--no-header --no-annotate --upgrade --output-file benchmarks/requirements-rivals.txt
+	$(BIN)/uv pip compile benchmarks/requirements-torch.in $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) \
+		--constraint benchmarks/requirements-rivals.txt --python-version 3.11 \
+		--python-platform x86_64-unknown-linux-gnu --generate-hashes --no-emit-index-url --no-header --no-annotate \
+		--output-file benchmarks/requirements-torch.txt
 
 clean:
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache

@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -18,8 +19,14 @@ from benchmarks.document import write_page
 from benchmarks.harness import NAMES, Report, read_results, readable, write_result
 from benchmarks.machine import REPOSITORY
 
-# One thread everywhere: a device gives scoring one core, and comparisons are on equal terms.
-_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1")
+# One thread everywhere: a device gives scoring one core, and comparisons are on equal terms. The scripts named here
+# measure more, and set the threads of each side themselves.
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+_MOST_THREADS = {"scoring": "2"}
+
+# Where the libraries are that these scripts compare with; without it they say what they left out.
+_RIVALS_PYTHON = REPOSITORY / ".venv-rivals" / "bin" / "python"
+_WITH_RIVALS = ("scoring", "training")
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -61,8 +68,10 @@ def main(names: tuple[str, ...], quick: bool, as_json: bool, listing: bool, chil
 
 def _in_own_process(name: str, quick: bool) -> dict[str, Any] | None:
     """Run one script in a new process; None when it fails (what it said is on standard error)."""
-    command = [sys.executable, "-m", "benchmarks", "--child", name, *(["--quick"] if quick else [])]
-    done = subprocess.run(command, cwd=REPOSITORY, env=os.environ | _ONE_THREAD, stdout=subprocess.PIPE, check=False)
+    python = _RIVALS_PYTHON if name in _WITH_RIVALS and _RIVALS_PYTHON.exists() else Path(sys.executable)
+    command = [str(python), "-m", "benchmarks", "--child", name, *(["--quick"] if quick else [])]
+    threads = dict.fromkeys(_THREAD_VARIABLES, _MOST_THREADS.get(name, "1"))
+    done = subprocess.run(command, cwd=REPOSITORY, env=os.environ | threads, stdout=subprocess.PIPE, check=False)
     if done.returncode != 0:
         return None
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

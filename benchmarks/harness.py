@@ -29,7 +29,7 @@ RESULTS = REPOSITORY / "benchmarks" / "results"
 QUICK_RESULTS = REPOSITORY / "build" / "benchmarks"  # small runs never replace the committed figures
 FORMAT = 1
 # The scripts, in the order in which they are run and shown.
-NAMES = ("forest", "autoencoder", "fidelity", "graph", "cmapss", "device", "training")
+NAMES = ("forest", "scoring", "autoencoder", "fidelity", "graph", "cmapss", "device", "training")
 APART = ("aarch64",)  # scripts that are run by themselves, with results of the same form
 Cell = str | int | float | None
 
@@ -54,15 +54,31 @@ class Report:
     _watch: Watch = field(default_factory=Watch)
 
     def figure(
-        self, name: str, value: float, unit: str, *, at_most: float | None = None, at_least: float | None = None
+        self,
+        name: str,
+        value: float,
+        unit: str,
+        *,
+        at_most: float | None = None,
+        at_least: float | None = None,
+        repeats: Sequence[float] = (),
     ) -> None:
-        """Add one figure, with the goal that it has to reach, if any."""
+        """Add one figure, with the goal that it has to reach, if any.
+
+        Args:
+            name: What it is.
+            value: The figure, the median where there are repeats.
+            unit: ``x`` for ratios, which ``benchmarks.compare`` compares.
+            at_most: Goal.
+            at_least: Goal.
+            repeats: What the figure is the median of; they tell ``benchmarks.compare`` what is noise.
+        """
         met = None
         if at_most is not None or at_least is not None:  # a NaN meets nothing
             met = (at_most is None or value <= at_most) and (at_least is None or value >= at_least)
-        self._figures.append(
-            {"name": name, "value": _finite(value), "unit": unit, "at_most": at_most, "at_least": at_least, "met": met}
-        )
+        entry = {"name": name, "value": _finite(value), "unit": unit}
+        entry |= {"at_most": at_most, "at_least": at_least, "met": met}
+        self._figures.append(entry | ({"repeats": list(repeats)} if repeats else {}))
         self.progress(f"{name}: {number(value)} {unit}{' MISSED' if met is False else ''}")
 
     def timings(self, timings: Mapping[str, Timing] | Iterable[Timing]) -> None:
