@@ -218,8 +218,8 @@ def _tables(report: Report, sides: Sequence[Contender]) -> None:
 def _row(side: Contender) -> list[Cell]:
     found = [side.timings.get((threads, batch)) for threads in THREADS for batch in BATCHES]
     data = side.path.read_bytes()
-    peak = side.memory["peaks"][-1] if side.memory else None
-    added = None if peak is None else peak - side.memory["before"]
+    peak, before = (side.memory["peaks"][-1], side.memory["before"]) if side.memory else (None, None)
+    added = None if peak is None or before is None else peak - before
     return [
         side.name,
         *(None if timing is None else timing.median * 1e3 for timing in found),

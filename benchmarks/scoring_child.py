@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -19,16 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil  # type: ignore[import-untyped]
 
 from benchmarks.harness import seconds_of
 from benchmarks.machine import REPOSITORY
 from benchmarks.scorers import KINDS
+from exporter.resident import peak_megabytes, resident_megabytes
 
 LOADS = 5
 # Runs of a batch before its memory is read: arenas of allocators have grown by then.
 RUNS = 5
-MEGABYTE = 1e6
 
 
 def in_child(*arguments: object) -> dict[str, Any] | str:
@@ -67,26 +65,16 @@ def memory(kind: str, model: Path, rows_file: Path, batches: Sequence[int]) -> d
     """Load a side and score batches of growing size on one thread; returns megabytes before, loaded, at each peak."""
     rows = np.load(rows_file)
     side = KINDS[kind]
-    before = psutil.Process().memory_info().rss / MEGABYTE
+    before = resident_megabytes()
     score = side.load(model, 1)
     score(rows[:1])
-    loaded = psutil.Process().memory_info().rss / MEGABYTE
+    loaded = resident_megabytes()
     peaks = []
     for batch in batches:
         for run in range(RUNS):
             score(rows[run : run + batch])
-        peaks.append(_peak())
+        peaks.append(peak_megabytes())
     return {"before": before, "loaded": loaded, "peaks": peaks}
-
-
-def _peak() -> float:
-    """Return the largest resident size so far in megabytes."""
-    try:  # on Linux the figure of getrusage begins with the size of the process that started this one
-        lines = Path("/proc/self/status").read_text("ascii").splitlines()
-        (kilobytes,) = (int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
-        return kilobytes * 1024 / MEGABYTE
-    except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / MEGABYTE  # macOS counts bytes
 
 
 def main(arguments: Sequence[str]) -> None:

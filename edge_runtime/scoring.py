@@ -33,7 +33,7 @@ OUTPUTS = ("anomaly_score", "raw_score", "is_anomaly")
 # malloc's mmap threshold and are mapped anew in each run.
 BLOCK = 128
 # onnxruntime's classes share no base but Exception (checked in 1.24 to 1.32).
-_ORT_ERRORS: tuple[type[Exception], ...] = (
+ORT_ERRORS: tuple[type[Exception], ...] = (
     ort_errors.EPFail,
     ort_errors.EngineError,
     ort_errors.Fail,
@@ -84,9 +84,9 @@ class Scorer:
             raise ScoringError(
                 f"The model {model!s} cannot be read: {error.strerror}.", reason="model_unloadable", advice=_SYNC
             ) from error
-        except _ORT_ERRORS as error:
+        except ORT_ERRORS as error:
             raise ScoringError(
-                f"The model cannot be loaded by onnxruntime {ort.__version__}: {_first_line(error)}.",
+                f"The model cannot be loaded by onnxruntime {ort.__version__}: {first_line(error)}.",
                 reason="model_unloadable",
                 advice="Update onnxruntime, or publish a bundle for this version.",
             ) from error
@@ -166,9 +166,9 @@ class Scorer:
             parts = [
                 self._session.run(outputs, {INPUT: data[start : start + BLOCK]}) for start in range(0, len(data), BLOCK)
             ]
-        except _ORT_ERRORS as error:
+        except ORT_ERRORS as error:
             raise ScoringError(
-                f"The model failed while scoring: {_first_line(error)}.", reason="run_failed", advice=_SYNC
+                f"The model failed while scoring: {first_line(error)}.", reason="run_failed", advice=_SYNC
             ) from error
         return [np.concatenate(columns) for columns in zip(*parts, strict=True)]
 
@@ -233,6 +233,7 @@ def _options(threads: int) -> ort.SessionOptions:
     return options
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return what one of ``ORT_ERRORS`` says in its first line, at most 300 characters."""
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
     return text.rstrip(".")[:300]

@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rollout": ("exporter.cli.release:rollout", "Steer which devices get which release."),
     "verify": ("exporter.cli.audit:verify", "Check a bundle as an auditor would."),
     "export": ("exporter.cli.export:export", "Write a bundle's graph as files for an app of your own."),
+    "bench": ("exporter.cli.bench:bench", "Measure a bundle's model on this machine."),
     "inspect": ("exporter.cli.audit:inspect", "Show what a bundle, release or repository holds."),
 }
 
