@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from benchmarks.document import write_page
+from benchmarks.document import write_pages
 from benchmarks.harness import NAMES, Report, read_results, readable, write_result
 from benchmarks.machine import REPOSITORY
 
@@ -57,7 +57,7 @@ def main(names: tuple[str, ...], quick: bool, as_json: bool, listing: bool, chil
             click.echo(readable(result))
         click.echo(f"{name}: written to {path.relative_to(REPOSITORY)}", err=True)
     if not quick:
-        write_page(read_results())
+        write_pages(read_results())
     if as_json:
         click.echo(json.dumps({"results": results, "failed": failed}))
     missed = [f"{r['benchmark']}: {f['name']}" for r in results for f in r["figures"] if f["met"] is False]

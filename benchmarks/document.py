@@ -1,12 +1,12 @@
-"""Writes docs/benchmarks.md from the result files: ``python -m benchmarks.document``."""
+"""Writes docs/benchmarks.md and docs/performance.md from the result files: ``python -m benchmarks.document``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from benchmarks.harness import FIGURE_COLUMNS, Cell, circumstances, figure_rows, number, read_results
+from benchmarks import performance
+from benchmarks.harness import FIGURE_COLUMNS, Cell, circumstances, figure_rows, markdown_table, read_results
 from benchmarks.machine import REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "benchmarks.md"
@@ -31,20 +31,24 @@ def page(results: Iterable[Mapping[str, Any]]) -> str:
     parts = [_HEAD]
     results = list(results)
     if results:
-        parts += [_machine(results[0]), "## Goals", _table(FIGURE_COLUMNS, _goals(results))]
+        parts += [_machine(results[0]), "## Goals", markdown_table(FIGURE_COLUMNS, _goals(results))]
     for result in results:
         parts.append(f"## {result['benchmark']}\n\n{result['question']}\n\n`{result['command']}`")
         if result["figures"]:
-            parts.append(_table(FIGURE_COLUMNS, figure_rows(result)))
-        parts.extend(f"{table['title']}:\n\n{_table(table['columns'], table['rows'])}" for table in result["tables"])
+            parts.append(markdown_table(FIGURE_COLUMNS, figure_rows(result)))
+        parts.extend(
+            f"{table['title']}:\n\n{markdown_table(table['columns'], table['rows'])}" for table in result["tables"]
+        )
         parts.extend(result["notes"])
         parts.append(f"_{circumstances(result)}_")
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
-def write_page(results: Iterable[Mapping[str, Any]], path: Path = PAGE) -> None:
-    """Write the page."""
-    path.write_text(page(results), "utf-8")
+def write_pages(results: Iterable[Mapping[str, Any]]) -> None:
+    """Write both pages."""
+    results = list(results)
+    PAGE.write_text(page(results), "utf-8")
+    performance.PAGE.write_text(performance.page(results), "utf-8")
 
 
 def _machine(result: Mapping[str, Any]) -> str:
@@ -63,11 +67,5 @@ def _goals(results: Iterable[Mapping[str, Any]]) -> list[list[Cell]]:
     ]
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
-    lines = ["| " + " | ".join(columns) + " |", "|---" + "|---:" * (len(columns) - 1) + "|"]
-    lines.extend("| " + " | ".join(number(cell).replace("|", "\\|") for cell in row) + " |" for row in rows)
-    return "\n".join(lines)
-
-
 if __name__ == "__main__":
-    write_page(read_results())
+    write_pages(read_results())

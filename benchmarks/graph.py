@@ -23,6 +23,7 @@ def run(report: Report, *, quick: bool) -> None:
     from benchmarks.forest import session_of
     from benchmarks.models import build_phones, windows_of
     from edge_runtime.scoring import OUTPUTS, Scorer
+    from exporter.latency import Subject, measure
 
     report.progress("building the model from a simulated fleet")
     with tempfile.TemporaryDirectory() as folder:
@@ -58,6 +59,9 @@ def run(report: Report, *, quick: bool) -> None:
         "one window, processor time", statistics.median(timings["one window, Scorer"].cpu_seconds) * 1e6, "us"
     )
     report.figure("one window, onnxruntime's session alone", timings["one window, bare session"].median * 1e6, "us")
+    pinned = measure(Subject(built.model_onnx, rows[:64]), provider="cpu", batches=(1,), threads=1).one_core_ms
+    if pinned is not None:
+        report.figure("one window, one core and one thread", pinned, "ms", at_most=85)
     blocks = take_turns(
         [Side("block", lambda n: scorer.score(rows[(k := n * 997 % shift) : k + len(block)]), items=len(block))],
         repeats=2 if quick else 7,

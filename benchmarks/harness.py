@@ -203,6 +203,13 @@ def grid(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
     return "\n".join(lines)
 
 
+def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
+    """Lay a table out in Markdown: first column to the left, the others to the right."""
+    lines = ["| " + " | ".join(columns) + " |", "|---" + "|---:" * (len(columns) - 1) + "|"]
+    lines.extend("| " + " | ".join(number(cell).replace("|", "\\|") for cell in row) + " |" for row in rows)
+    return "\n".join(lines)
+
+
 def figure_rows(result: Mapping[str, Any]) -> list[list[Cell]]:
     """Return a row per figure: name, value, unit, goal, whether it is met."""
     return [[f["name"], f["value"], f["unit"], goal(f), verdict(f)] for f in result["figures"]]

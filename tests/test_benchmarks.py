@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 from simulators.bundles import small_graph
 
-from benchmarks import aarch64, harness
+from benchmarks import aarch64, harness, performance
 from benchmarks.__main__ import main
 from benchmarks.document import PAGE, page
 from benchmarks.harness import APART, NAMES
@@ -130,6 +130,27 @@ def test_the_page_is_what_the_results_say():
     assert not any(result["quick"] for result in results)
     if results:
         assert PAGE.read_text("utf-8") == page(results), "run: python -m benchmarks.document"
+    assert performance.PAGE.read_text("utf-8") == performance.page(results), "run: python -m benchmarks.document"
+
+
+def test_without_results_every_measured_cell_says_so():
+    text = performance.page([])
+    assert "| 1 | 4.2 ms / 180 MB | 1.2 ms | not measured | not measured | not measured |" in text
+    assert "| all of it | 52 min |  | not measured |" in text
+    assert "_20" not in text, "no run, no circumstances"
+
+
+def test_the_performance_page_takes_figures_and_cells_from_results():
+    report = harness.Report("scoring", "How fast?")
+    report.figure("batch 1: ours of 500 trees, times as fast as scikit-learn's of 300", 412.3, "x", at_least=1)
+    report.table("Milliseconds a call by batch size", ("side", "1", "1, 2 threads"), [["ours fp32", 0.0151, None]])
+    report.table("Peak memory of a process", ("side", "1"), [["ours fp32", 71.4]])
+    network = harness.Report("autoencoder", "How small?")
+    network.figure("file, times smaller", 3.7, "x", at_least=3.5)
+    text = performance.page([report.to_dict(), network.to_dict()])
+    assert "| 1 | 4.2 ms / 180 MB | 1.2 ms | not measured | 0.0151 ms / 71.4 MB | not measured |" in text
+    assert "times as fast |  | at least 1 | 412.3 x |" in text
+    assert "| file, times smaller |  |  | 3.7 x |" in text
 
 
 def test_models_are_compared_with_another_python(report: harness.Report, tmp_path, monkeypatch):
