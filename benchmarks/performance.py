@@ -25,7 +25,8 @@ BATCHES: dict[int, tuple[str, str]] = {
     10_000: ("4,200 ms / 520 MB", "1,100 ms"),
 }
 # Titles of tables in the result files, by what they begin with or hold.
-SPEED, MEMORY = r"^Milliseconds a call", r"^Peak memory of a process"
+FORMS = r"^Milliseconds a call by batch size$"
+SPEED, MEMORY = r"^Milliseconds a call by batch size, on", r"^Peak memory of a process"
 BUILD, FEATURES = r"^Building .* of 10,000 devices", r"of 10,000 devices, 5 signals"
 OURS, SKLEARN = "ours fp32", "scikit-learn"
 _HEAD = """# Performance, beside the system that this one replaces
@@ -66,7 +67,7 @@ def page(results: Iterable[Mapping[str, Any]]) -> str:
     """
     known = Known({result["benchmark"]: result for result in results})
     parts = [_HEAD, *_batches(known), *_training(known), *_forests(known), *_networks(known), *_devices(known)]
-    parts += [*_gpu(), _DIFFERENT]
+    parts += [*_gpu(known), _DIFFERENT]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
@@ -200,7 +201,11 @@ def _devices(known: Known) -> list[str]:
     return ["## Devices", text, markdown_table(COLUMNS, rows), *sources]
 
 
-def _gpu() -> list[str]:
-    rows = [["int8 tensor form, one row and batches", "", "", NOT_MEASURED], ["networks", "", "", NOT_MEASURED]]
-    text = "No GPU was at hand. A bundle is measured on one with the command below, which says so where there is none."
-    return ["## GPU", text, markdown_table(COLUMNS, rows), "`exporter bench MODEL.bundle --provider cuda`"]
+def _gpu(known: Known) -> list[str]:
+    rows = [
+        [f"{form}, {batch:,} rows in a call", "", "", known.cell("gpu", FORMS, f"{form}, cuda", f"{batch:,}", "ms")]
+        for form in ("int8", "fp32")
+        for batch in BATCHES
+    ]
+    text = "A bundle of yours: `exporter bench MODEL.bundle --provider cuda`, which says so where there is no GPU."
+    return ["## GPU", text, markdown_table(COLUMNS, rows), known.source("gpu", "python -m benchmarks gpu")]

@@ -137,13 +137,16 @@ def test_without_results_every_measured_cell_says_so():
     text = performance.page([])
     assert "| 1 | 4.2 ms / 180 MB | 1.2 ms | not measured | not measured | not measured |" in text
     assert "| all of it | 52 min |  | not measured |" in text
+    assert "| int8, 10,000 rows in a call |  |  | not measured |" in text
     assert "_20" not in text, "no run, no circumstances"
 
 
 def test_the_performance_page_takes_figures_and_cells_from_results():
     report = harness.Report("scoring", "How fast?")
     report.figure("batch 1: ours of 500 trees, times as fast as scikit-learn's of 300", 412.3, "x", at_least=1)
-    report.table("Milliseconds a call by batch size", ("side", "1", "1, 2 threads"), [["ours fp32", 0.0151, None]])
+    report.table(
+        "Milliseconds a call by batch size, on one", ("side", "1", "1, 2 threads"), [["ours fp32", 0.0151, None]]
+    )
     report.table("Peak memory of a process", ("side", "1"), [["ours fp32", 71.4]])
     network = harness.Report("autoencoder", "How small?")
     network.figure("file, times smaller", 3.7, "x", at_least=3.5)

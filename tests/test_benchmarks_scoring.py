@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from sklearn.ensemble import IsolationForest
 
-from benchmarks import scoring
+from benchmarks import gpu, scoring
 from benchmarks.harness import Report
 from benchmarks.scorers import KINDS, OURS, RIVALS
 from benchmarks.scoring_child import in_child
+from exporter import latency
 from exporter.detectors.forest import FittedForest
 from exporter.detectors.protocol import Candidate
 from exporter.graph.path_forest import flatten_forest
@@ -78,6 +79,20 @@ def test_no_call_of_a_turn_sees_the_rows_of_another() -> None:
         turn.call(number)
     assert len(set(seen)) == 49
     assert 1 <= turn.calls <= scoring.MOST_CALLS
+
+
+def test_forms_are_measured_where_there_is_a_gpu_and_a_note_stands_for_them_elsewhere(monkeypatch) -> None:
+    monkeypatch.setattr(latency, "SECONDS", 0.001)
+    report = Report("gpu", "?", quick=True)
+    monkeypatch.setitem(latency.PROVIDERS, "cuda", "NoSuchProvider")
+    gpu.run(report, quick=True)
+    assert "Not measured" in report.to_dict()["notes"][0]
+    monkeypatch.setitem(latency.PROVIDERS, "cuda", "CPUExecutionProvider")  # stands in: there is no GPU here
+    gpu.run(report, quick=True)
+    (table,) = report.to_dict()["tables"]
+    assert [row[0] for row in table["rows"]][:2] == ["fp32, cuda", "fp32, cpu"]
+    assert all(value > 0 for row in table["rows"] for value in row[1:])
+    assert any("fp32 on cuda: the CPU ran" in note and "TreeEnsemble" in note for note in report.to_dict()["notes"])
 
 
 def test_every_rival_says_what_it_is() -> None:
