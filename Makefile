@@ -38,7 +38,7 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-$(RIVALS): $(READY) benchmarks/requirements-rivals.txt benchmarks/requirements-torch.txt .ci/rivals
+$(RIVALS): benchmarks/requirements-rivals.txt benchmarks/requirements-torch.txt .ci/rivals | $(READY)
 	@.ci/rivals $(TORCH_INDEX)
 
 bench: $(READY) $(RIVALS)
