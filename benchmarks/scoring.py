@@ -213,6 +213,10 @@ def _tables(report: Report, sides: Sequence[Contender]) -> None:
         [_memory_row(side) for side in sides if side.memory],
     )
     report.note(
+        "Ratios on one thread are of processor time, which other work on the machine changes little; on two threads, and"
+        " in the table, times are the clock's."
+    )
+    report.note(
         "Memory for scoring is what loading the model and scoring up to 10,000 rows at once add to a process that has"
         " only numpy; the process is its peak in all, libraries included."
     )
@@ -274,6 +278,8 @@ def _ratio(report: Report, name: str, other: Timing, ours: Timing, goal: float |
 
 def _ratios(other: Timing, ours: Timing) -> list[float]:
     """Return one time by the other for each turn: what disturbs a turn disturbs both sides of it."""
+    if "1 thread" in ours.name:  # neighbours on the machine take the clock's time, and hardly the processor's
+        return [theirs / own for theirs, own in zip(other.cpu_seconds, ours.cpu_seconds, strict=True)]
     return [theirs / own for theirs, own in zip(other.seconds, ours.seconds, strict=True)]
 
 
