@@ -32,6 +32,7 @@ class Kind:
         file: Name of the file that ``make`` writes.
         about: What a reader must know of it.
         largest_batch: Rows that one call may have.
+        most_threads: Threads that it can use.
     """
 
     load: Callable[[Path, int], Score]
@@ -39,6 +40,11 @@ class Kind:
     file: str = ""
     about: str = ""
     largest_batch: int = 10_000
+    most_threads: int = 2
+
+    def takes(self, batch: int, threads: int) -> bool:
+        """Whether it can score such a batch on so many threads."""
+        return batch <= self.largest_batch and threads <= self.most_threads
 
 
 def _load_onnx(path: Path, threads: int, output: str | None = None) -> Score:
@@ -177,6 +183,7 @@ KINDS = {
         "the same library without its Python package, one C call a row: machine code for one kind of processor, which"
         " no bundle can carry; one thread, up to 100 rows.",
         largest_batch=100,
+        most_threads=1,
     ),
     "isotree": Kind(
         _load_isotree,

@@ -70,7 +70,7 @@ def run(report: Report, *, quick: bool) -> None:
             _measure(report, sides, fresh, threads, quick)
         _memory(report, sides, folder, quick)
         _tables(report, sides)
-        _goals(report, sides, trees, quick)
+        _goals(report, sides, quick)
         _more_trees(report, forest, training, fresh, quick)
     if quick:
         report.note(f"Quick: {trees} trees instead of 300, few repeats, no batch of 10,000, memory of two sides only.")
@@ -150,7 +150,7 @@ def _measure(report: Report, sides: Sequence[Contender], rows: Rows, threads: in
     """Let all sides take turns at every batch size."""
     scorers = {side.name: KINDS[side.kind].load(side.path, threads) for side in sides}
     for batch in BATCHES[:-1] if quick else BATCHES:
-        able = [side for side in sides if batch <= KINDS[side.kind].largest_batch]
+        able = [side for side in sides if KINDS[side.kind].takes(batch, threads)]
         turns = [_turn(side.name, scorers[side.name], rows, batch, threads) for side in able]
         repeats = 3 if quick else REPEATS[batch]
         report.progress(f"batch {batch:,}, {threads} threads: {len(turns)} sides take {repeats} turns")
@@ -174,7 +174,7 @@ def _turn(name: str, score: Score, rows: Rows, batch: int, threads: int) -> Side
 
 
 def _threads(count: int) -> str:
-    return "1 thread" if count == 1 else f"{count} threads"
+    return f"{count} thread{'s' * (count > 1)}"
 
 
 def _memory(report: Report, sides: Sequence[Contender], folder: Path, quick: bool) -> None:
@@ -213,8 +213,8 @@ def _tables(report: Report, sides: Sequence[Contender]) -> None:
         [_memory_row(side) for side in sides if side.memory],
     )
     report.note(
-        "Ratios on one thread are of processor time, which other work on the machine changes little; on two threads, and"
-        " in the table, times are the clock's."
+        "Ratios on one thread are of processor time, which other work on the machine changes little; on two threads"
+        " and in the table, times are the clock's."
     )
     report.note(
         "Memory for scoring is what loading the model and scoring up to 10,000 rows at once add to a process that has"
@@ -244,7 +244,7 @@ def _memory_row(side: Contender) -> list[Cell]:
     return [side.name, side.memory["before"], side.memory["loaded"], *(peaks.get(batch) for batch in BATCHES)]
 
 
-def _goals(report: Report, sides: Sequence[Contender], trees: int, quick: bool) -> None:
+def _goals(report: Report, sides: Sequence[Contender], quick: bool) -> None:
     by_name = {side.name: side for side in sides}
     ours = by_name[EXACT]
     rivals = [side for side in sides if side.kind != OURS]
@@ -257,18 +257,17 @@ def _goals(report: Report, sides: Sequence[Contender], trees: int, quick: bool) 
         alone = timed.pop("tl2cgen as C", None)
         best = min(timed.values(), key=lambda other: median(_ratios(other, timing)))
         _ratio(report, f"{where}: times as fast as the best other", best, timing, goal)
-        if batch == 1 or batch == BATCHES[-1]:
+        if batch in (1, BATCHES[-1]):
             wanted = None if quick else 300 if batch == 1 else 1
             _ratio(report, f"{where}: times as fast as scikit-learn", timed["scikit-learn"], timing, wanted)
         if alone is not None:
-            _ratio(report, f"{where}: times as fast as tl2cgen's C function alone", alone, timing, None)
+            _ratio(report, f"{where}: times as fast as tl2cgen's C function alone", alone, timing, None if quick else 1)
     sizes = {side.name: _deflated(side.path.read_bytes()) for side in sides if side.kind == OURS}
     small = min((name for name in sizes if name != EXACT), key=sizes.__getitem__)
     report.figure("model.onnx deflated, fp32", sizes[EXACT], "kB", at_most=None if quick else 145)
     report.figure(
         f"model.onnx deflated, smallest 8-bit form ({small})", sizes[small], "kB", at_most=None if quick else 85
     )
-    report.figure("trees", trees, "")
 
 
 def _ratio(report: Report, name: str, other: Timing, ours: Timing, goal: float | None) -> None:
