@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from exporter.built import Build, Progress
 from exporter.config import ModelSpec
 from exporter.errors import TelemetryError
-from exporter.parallel import Workers, run_side_by_side
+from exporter.parallel import Workers, check_workers, run_side_by_side
 
 if TYPE_CHECKING:
     from exporter.building import Group, GroupBuild
@@ -53,6 +53,8 @@ def build_models(spec: ModelSpec, *, progress: Progress | None = None, workers: 
     from exporter.dataset import read_fleet
     from exporter.holdout import split_devices
 
+    if workers is not None:
+        check_workers(workers)
     report = progress or _silent
     began = time.perf_counter()
     report("read", 0.0)

@@ -75,6 +75,18 @@ def run_side_by_side(
         yield from joblib.Parallel(n_jobs=n_jobs, batch_size=1, return_as="generator_unordered")(calls)
 
 
+def check_workers(workers: Workers) -> None:
+    """See that a Dask cluster answers, before hours of reading and training lead up to it.
+
+    Raises:
+        InputError: Dask is wanted and not installed.
+        TransportError: The scheduler does not answer, or has no worker.
+    """
+    if workers.dask is not None:
+        with _cluster(workers.dask):
+            pass
+
+
 def _numbered(work: Callable[..., Result], number: int, arguments: tuple[Any, ...]) -> tuple[int, Result]:
     return number, work(*arguments)
 

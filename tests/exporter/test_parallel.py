@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import subprocess
+import sys
+import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
@@ -75,16 +79,41 @@ def test_the_cohorts_of_a_hybrid_share_the_forest_of_all_devices(spec: ModelSpec
         assert model.candidates["fp32"].count(b"TreeEnsemble") == 1
 
 
-def test_a_scheduler_that_does_not_answer(spec: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("exporter.parallel.ANSWER_SECONDS", 1)
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
-    for wrong in (address, "nonsense://x"):
+        return int(free.getsockname()[1])
+
+
+def test_a_scheduler_that_does_not_answer(spec: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("exporter.parallel.ANSWER_SECONDS", 1)
+    for wrong in (f"tcp://127.0.0.1:{free_port()}", "nonsense://x"):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with pytest.raises(TransportError, match="No Dask scheduler answers at"):
                 list(run_side_by_side(_double, [(1,)], Workers(dask=wrong)))
+
+
+@pytest.fixture
+def lonely_scheduler() -> Iterator[str]:
+    """A scheduler that nobody works for, in a process of its own."""
+    port = free_port()
+    command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", str(port)]
+    with subprocess.Popen([*command, "--no-dashboard"], stderr=subprocess.DEVNULL) as process:
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                break
+            time.sleep(0.1)
+        yield f"tcp://127.0.0.1:{port}"
+        process.terminate()
+
+
+def test_a_scheduler_without_workers(spec: ModelSpec, lonely_scheduler: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("exporter.parallel.ANSWER_SECONDS", 3)
+    monkeypatch.setattr("exporter.dataset.read_fleet", None)  # it is noticed before anything is read
+    with pytest.raises(TransportError, match="has no worker"):
+        build_models(spec, workers=Workers(dask=lonely_scheduler))
 
 
 def _double(number: int) -> int:
