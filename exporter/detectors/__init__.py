@@ -21,6 +21,14 @@ def make_detector(spec: DetectorSpec, shared: FittedDetector | None = None) -> D
         from exporter.detectors.autoencoder import AutoencoderDetector
 
         return AutoencoderDetector(spec)
+    if spec.kind == "sklearn":
+        from exporter.detectors.pipeline import PipelineDetector
+
+        return PipelineDetector(spec)
+    if spec.onnx is not None:
+        from exporter.detectors.imported import ImportedDetector
+
+        return ImportedDetector(spec.onnx)
     from exporter.detectors.forest import FittedForest, ForestDetector
     from exporter.detectors.hybrid import HybridDetector
 

@@ -19,6 +19,8 @@ from onnx import AttributeProto, NodeProto, TensorProto, ValueInfoProto, helper,
 
 OPSET = 18
 ML_DOMAIN = "ai.onnx.ml"
+# Deprecated in ai.onnx.ml 5, which our graphs declare: TreeEnsemble took their place.
+OLD_TREES = ("TreeEnsembleRegressor", "TreeEnsembleClassifier")
 # The oldest IR that carries each version of ai.onnx.ml, so that older runtimes load what they can run; 8 is that of
 # opset 18 alone.
 IR_BY_ML_OPSET = {3: 8, 5: 10}
@@ -63,6 +65,14 @@ class GraphBuilder:
         node.attribute.append(_attribute("axis", axis))
         self.nodes.append(node)
         return outputs
+
+    def top(self, value: str, count: int) -> tuple[str, str]:
+        """Find the smallest of the last axis; returns the names of the values, in order, and of their places."""
+        outputs = [self._fresh("TopK"), self._fresh("TopK")]
+        node = NodeProto(op_type="TopK", input=[value, self.constant(np.array([count], np.int64))], output=outputs)
+        node.attribute.append(_attribute("largest", 0))
+        self.nodes.append(node)
+        return outputs[0], outputs[1]
 
     def constant(self, value: npt.ArrayLike, dtype: npt.DTypeLike | None = None) -> str:
         """Add a constant, or find the equal one that is there already.
