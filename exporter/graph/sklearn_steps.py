@@ -133,7 +133,9 @@ def _convert(estimator: BaseEstimator, columns: int, double: bool, output: str) 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about its own future; what matters is measured below
         # A plain number for the opset: the converter of GaussianMixture compares it with one (skl2onnx 1.20).
-        model = to_onnx(estimator, initial_types=[("X", kind([None, columns]))], target_opset=OPSET, options=options)
+        model: onnx.ModelProto = to_onnx(
+            estimator, initial_types=[("X", kind([None, columns]))], target_opset=OPSET, options=options
+        )
     for node in every_node(model.graph):
         if node.domain not in ("", ML_DOMAIN):  # KNNImputer comes as functions, not all of which can be inlined
             raise NotImplementedError(f"It needs {node.op_type} of the domain {node.domain}.")
