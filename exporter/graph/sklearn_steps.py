@@ -33,6 +33,8 @@ Matrix = npt.NDArray[np.float64]
 # A step whose graph is further off than this, in spreads of its output, is another step: skl2onnx maps constant
 # columns of a QuantileTransformer to 1 and scikit-learn to 0. Float32 alone stays below 1e-5 on scaled data.
 MOST_DIFFERENCE = 1e-3
+# Nothing that float32 could be nearer than; some conversions take seconds.
+GOOD_ENOUGH = 1e-6
 # What skl2onnx raises besides its own RuntimeErrors when an estimator or a type is not covered (1.20).
 _REFUSALS: tuple[type[Exception], ...] = (
     RuntimeError,
@@ -88,6 +90,8 @@ def convert_step(estimator: BaseEstimator, sample: Matrix, expected: Matrix, *, 
         try:
             model = _convert(estimator, sample.shape[1], double, output)
             tried.append(_measured(model, double, sample, expected, output))
+            if tried[-1].difference <= GOOD_ENOUGH:
+                break
         except _REFUSALS as error:
             refusals.append(str(error).partition("\n")[0][:200])
     if not tried:
