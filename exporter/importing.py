@@ -26,8 +26,8 @@ from onnx.version_converter import ConvertError, convert_version
 
 from edge_runtime.contract.archive import DEFAULT_LIMITS
 from exporter.errors import ConversionError, SpecError, did_you_mean
-from exporter.graph.grafting import every_node, graft
-from exporter.graph.nodes import ML_DOMAIN, OLD_TREES, OPSET, GraphBuilder, tensor_info
+from exporter.graph.grafting import graft
+from exporter.graph.nodes import ML_DOMAIN, OLD_TREES, OPSET, GraphBuilder, every_node, tensor_info
 from exporter.graph.tree_upgrade import add_upgraded
 from exporter.spec import OnnxSpec
 
@@ -158,7 +158,7 @@ def _check_tensors(model: onnx.ModelProto, path: Path) -> None:
 
 def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     """Yield every tensor: constants of graphs, and those in attributes."""
-    nodes = [*every_node(model.graph), *(node for function in model.functions for node in function.node)]
+    nodes = [*every_node(model.graph.node), *(node for function in model.functions for node in function.node)]
     bodies = [
         body for node in nodes for one in node.attribute for body in ([one.g] if one.HasField("g") else one.graphs)
     ]
@@ -173,7 +173,7 @@ def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
 
 def _check_operators(model: onnx.ModelProto, path: Path) -> None:
     foreign = sorted(
-        {f"{node.domain}.{node.op_type}" for node in every_node(model.graph) if not _standard(node.domain)}
+        {f"{node.domain}.{node.op_type}" for node in every_node(model.graph.node) if not _standard(node.domain)}
     )
     if foreign:
         raise _refuse(
@@ -308,6 +308,6 @@ def _needed(nodes: Iterable[onnx.NodeProto], output: str) -> list[onnx.NodeProto
             wanted.update(node.input)
             for attribute in node.attribute:
                 for body in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-                    wanted.update(name for inner in every_node(body) for name in inner.input)
+                    wanted.update(name for inner in every_node(body.node) for name in inner.input)
                     wanted.update(info.name for info in body.output)
     return kept[::-1]

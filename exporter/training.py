@@ -24,7 +24,7 @@ from exporter.alarms import threshold_for_rate
 from exporter.calibration import Calibration, fit_calibration
 from exporter.config import CalibrationSpec, DetectorSpec
 from exporter.dataset import HEALTHY
-from exporter.detectors import FittedDetector, graph_scores, make_detector
+from exporter.detectors import FittedDetector, graph_scores, make_detector, notes_of
 from exporter.errors import TelemetryError
 from exporter.graph.features import FeaturePlan, feature_model, plan_features
 from exporter.graph.running import Graph
@@ -201,7 +201,7 @@ def _finish(learner: _Learner, group: WindowSet, calibration: CalibrationSpec, n
         out_of_fold=scores,
         features=final.features,
         folds=folds if learner.spec.kind == "hybrid" else None,
-        notes=tuple(notes),
+        notes=(*notes, *notes_of(final.detector)),
     )
 
 

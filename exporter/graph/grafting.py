@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 import onnx
 from onnx import NodeProto
@@ -37,15 +37,6 @@ def graft(graph: GraphBuilder, model: onnx.ModelProto, inputs: Mapping[str, str]
         copy.name = renamed(tensor.name)
         graph.initializers.append(copy)
     graph.nodes.extend(_renamed_node(node, renamed) for node in model.graph.node)
-
-
-def every_node(graph: onnx.GraphProto) -> Iterator[NodeProto]:
-    """Yield all nodes of a graph, those inside If, Loop and Scan as well."""
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            for body in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-                yield from every_node(body)
 
 
 def _renamed_node(node: NodeProto, renamed: _Rename) -> NodeProto:

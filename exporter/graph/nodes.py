@@ -9,7 +9,7 @@ that is most of the conversion's time, so lists go into the protobuf fields dire
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -104,10 +104,11 @@ class GraphBuilder:
             ml_opset: Version of ``ai.onnx.ml``; a graph without its operators does not ask for it, since there are
                 runtimes that lack it.
         """
-        used = {value for node in self.nodes for value in node.input}
+        nodes = list(every_node(self.nodes))
+        used = {value for node in nodes for value in node.input}
         constants = [tensor for tensor in self.initializers if tensor.name in used]
         graph = helper.make_graph(self.nodes, name, list(inputs), list(outputs), constants)
-        trees = ML_DOMAIN in _domains(self.nodes)
+        trees = any(node.domain == ML_DOMAIN for node in nodes)
         imports = [helper.make_opsetid("", OPSET), *([helper.make_opsetid(ML_DOMAIN, ml_opset)] if trees else [])]
         return helper.make_model(
             graph,
@@ -126,15 +127,13 @@ class GraphBuilder:
         return f"{operator.lower()}{self._names}"
 
 
-def _domains(nodes: Iterable[NodeProto]) -> set[str]:
-    """Return the operator domains of nodes and of the bodies of If, Loop and Scan."""
-    found: set[str] = set()
+def every_node(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
+    """Yield nodes and all that are inside them, in the bodies of If, Loop and Scan."""
     for node in nodes:
-        found.add(node.domain)
+        yield node
         for attribute in node.attribute:
-            bodies = [attribute.g] if attribute.HasField("g") else attribute.graphs
-            found |= {domain for body in bodies for domain in _domains(body.node)}
-    return found
+            for body in [attribute.g] if attribute.HasField("g") else attribute.graphs:
+                yield from every_node(body.node)
 
 
 def tensor_info(name: str, dtype: npt.DTypeLike, shape: Sequence[int | str]) -> ValueInfoProto:

@@ -26,8 +26,8 @@ from sklearn.preprocessing import PowerTransformer
 
 from edge_runtime.scoring import ORT_ERRORS
 from exporter.errors import ConversionError
-from exporter.graph.grafting import every_node, graft
-from exporter.graph.nodes import ML_DOMAIN, OLD_TREES, OPSET, GraphBuilder, tensor_info
+from exporter.graph.grafting import graft
+from exporter.graph.nodes import ML_DOMAIN, OLD_TREES, OPSET, GraphBuilder, every_node, tensor_info
 
 Matrix = npt.NDArray[np.float64]
 # A step whose graph is further off than this, in spreads of its output, is another step: skl2onnx maps constant
@@ -140,7 +140,7 @@ def _convert(estimator: BaseEstimator, columns: int, double: bool, output: str) 
         model: onnx.ModelProto = to_onnx(
             estimator, initial_types=[("X", kind([None, columns]))], target_opset=OPSET, options=options
         )
-    for node in every_node(model.graph):
+    for node in every_node(model.graph.node):
         if node.domain not in ("", ML_DOMAIN):  # KNNImputer comes as functions, not all of which can be inlined
             raise NotImplementedError(f"It needs {node.op_type} of the domain {node.domain}.")
         if node.domain == ML_DOMAIN and node.op_type in OLD_TREES:

@@ -41,7 +41,8 @@ def add_upgraded(graph: GraphBuilder, node: NodeProto) -> None:
     attributes = {one.name: helper.get_attribute_value(one) for one in node.attribute}
     classifies = node.op_type == "TreeEnsembleClassifier"
     trees = _read(attributes, "class" if classifies else "target")
-    transform = _known(_TRANSFORMS, attributes.get("post_transform", b"NONE"), "transform")
+    transforms = _TRANSFORMS if classifies else {b"NONE": ""}  # onnxruntime passes over that of a regressor
+    transform = _known(transforms, attributes.get("post_transform", b"NONE"), "transform")
     aggregate = attributes.get("aggregate_function", b"SUM")
     targets = _class_count(attributes) if classifies else int(attributes.get("n_targets", 1))
     # A classifier of two classes whose leaves name one class alone scores that one; the other follows from it.
@@ -52,9 +53,11 @@ def add_upgraded(graph: GraphBuilder, node: NodeProto) -> None:
     if aggregate == b"AVERAGE":
         sums = graph.add("Div", sums, graph.constant(np.float32(np.unique(trees.tree).size)))
     base = np.asarray(attributes.get("base_values", ()), np.float32)
-    if base.size not in (0, 1 if single else targets):
+    # Of the base values of two classes onnxruntime takes one for both (tree_ensemble_aggregator.h).
+    if base.size and (classifies != single or base.size != (1 if single else targets)):
         raise ConversionError(
-            f"The trees have {base.size} base values for {targets} classes.", advice="Export with one for each."
+            f"The trees have {base.size} base values, and what onnxruntime makes of them is not what ONNX says.",
+            advice="Export a regressor, or margins instead of probabilities.",
         )
     if base.size:
         sums = graph.add("Add", sums, graph.constant(base))
@@ -220,6 +223,21 @@ def _add_two_classes(graph: GraphBuilder, score: str, transform: str, positive: 
     one = graph.constant(np.float32(1))
     if transform == "Softmax":
         raise ConversionError("Trees of one class cannot be put through a softmax.", advice="Export with LOGISTIC.")
-    second = graph.add(transform, score) if transform else score
-    first = graph.add("Sub", one, second) if transform or positive else graph.add("Neg", second)
+    mirrored = graph.add("Neg", score)
+    if transform:
+        first, second = _logistic(graph, mirrored), _logistic(graph, score)
+    else:
+        first, second = graph.add("Sub", one, score) if positive else mirrored, score
     graph.add("Concat", first, second, axis=1, name=name)
+
+
+def _logistic(graph: GraphBuilder, score: str) -> str:
+    """Add the logistic function as onnxruntime's tree operators have it; Sigmoid keeps more digits near 0.
+
+    Healthy windows have probabilities near 0, so the digits that those operators drop decide their order.
+    """
+    one = graph.constant(np.float32(1))
+    grown = graph.add("Exp", graph.add("Neg", graph.add("Abs", score)))
+    upper = graph.add("Div", one, graph.add("Add", one, grown))
+    below = graph.add("Less", score, graph.constant(np.float32(0)))
+    return graph.add("Where", below, graph.add("Sub", one, upper), upper)
