@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -388,7 +389,7 @@ def settings_of(folder: Path, detector: str = "") -> Path:
     path = folder / "model.toml"
     path.write_text(
         '[model]\nname = "imported"\n[data]\nreadings = "fleet/readings.parquet"\nlabels = "fleet/labels.parquet"\n'
-        'signals = ["battery_temperature", "memory_used"]\n[window]\nslots = 4\n[calibration]\n'
+        'signals = ["battery_temperature", "memory_free"]\n[window]\nslots = 4\n[calibration]\n'
         f"alarms_per_device_day = 0.2\n{detector}"
     )
     return path
@@ -415,3 +416,23 @@ def test_import_from_the_command_line_refuses_before_it_reads(
     assert run_command(["import", str(tmp_path / "none.onnx"), *common]) == 3
     assert run_command(["import", str(path), *common[:4]]) == 2
     assert not (tmp_path / "out").exists()
+
+
+def test_import_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """From a file of somebody else to a verified bundle that scores as the file does."""
+    assert run_command(["simulate", "--out", str(tmp_path / "fleet"), "--devices", "16", "--days", "5"]) == 0
+    key = tmp_path / "targets.key"
+    assert run_command(["keys", "create", "--role", "targets", "--out", str(key), "--no-passphrase"]) == 0
+    path = saved(tmp_path, distance())
+    arguments = ["import", str(path), "--config", str(settings_of(tmp_path)), "--out", str(tmp_path / "out")]
+    arguments += ["--targets-key", str(key), "--higher-is", "anomalous", "--json"]
+    assert run_command(arguments) == 7
+    assert "--impute" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert run_command([*arguments, "--impute"]) == 0
+    (model,) = json.loads(capsys.readouterr().out)["models"]
+    assert model["parity"]["candidates"]["fp32"]["sets"]["held out"]["label_flips"] == 0
+    assert model["parity"]["candidates"]["fp32"]["sets"]["held out"]["max_raw_difference"] <= 1e-6
+    assert any("foreign.onnx (sha256 " in note for note in model["notes"])
+    bundle = tmp_path / "out" / "bundles" / model["path"]
+    assert run_command(["verify", str(bundle), "--public-key", f"{key}.pub"]) == 0

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from exporter.cli import run_command
 from exporter.config import DetectorSpec, StepSpec, load_spec
 from exporter.detectors import graph_scores, make_detector
 from exporter.detectors.pipeline import MOST_KEPT_ROWS, FittedForestPipeline, FittedPipeline
@@ -234,7 +235,10 @@ def test_model_toml_names_the_steps(tmp_path: Path) -> None:
     [
         ('kind = "sklearn"\n', "steps must name at least one estimator"),
         ('steps = [{ use = "sklearn.svm.OneClassSVM" }]\n', "Set detector.kind = 'sklearn'"),
-        ('kind = "sklearn"\nsteps = ["sklearn.svm.OneClassSVM"]\n', "must be a list of tables"),
+        (
+            'kind = "sklearn"\nsteps = ["sklearn.svm.OneClassSVM"]\n',
+            r"must be tables, each begun with \[\[detector\.steps\]\]",
+        ),
         ('kind = "sklearn"\nsteps = [{ us = "sklearn.svm.OneClassSVM" }]\n', r"steps\[0\].use is missing"),
         ('kind = "sklearn"\nsteps = [{ use = "a", parameter = {} }]\n', "Did you mean 'parameters'"),
         ('kind = "sklearn"\nsteps = [{ use = "a", parameters = 3 }]\n', "must be a table"),
@@ -243,3 +247,26 @@ def test_model_toml_names_the_steps(tmp_path: Path) -> None:
 def test_steps_in_model_toml_that_are_refused(tmp_path: Path, text: str, says: str) -> None:
     with pytest.raises(SpecError, match=says):
         load(tmp_path, text)
+
+
+def test_a_pipeline_becomes_a_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The whole way, context and missing values included; its baseline is a forest, whatever the steps are made for."""
+    assert run_command(["simulate", "--out", str(tmp_path / "fleet"), "--devices", "16", "--days", "5"]) == 0
+    key = tmp_path / "targets.key"
+    assert run_command(["keys", "create", "--role", "targets", "--out", str(key), "--no-passphrase"]) == 0
+    capsys.readouterr()
+    (tmp_path / "model.toml").write_text(
+        '[model]\nname = "m"\n[data]\nreadings = "fleet/readings.parquet"\nlabels = "fleet/labels.parquet"\n'
+        'signals = ["battery_temperature", "battery_drain", "memory_free"]\ncontext = ["charging"]\n'
+        "[window]\nslots = 6\n[calibration]\nalarms_per_device_day = 0.5\n[detector]\n"
+        'kind = "sklearn"\nsteps = [{ use = "sklearn.preprocessing.StandardScaler" }, '
+        '{ use = "sklearn.decomposition.PCA", parameters = { n_components = 5 } }]\n'
+    )
+    arguments = ["build", "--config", str(tmp_path / "model.toml"), "--out", str(tmp_path / "out"), "--json"]
+    assert run_command([*arguments, "--targets-key", str(key)]) == 0
+    (model,) = json.loads(capsys.readouterr().out)["models"]
+    figures = model["parity"]["candidates"]["fp32"]["sets"]["held out"]
+    assert figures["max_raw_difference"] <= 1e-6
+    assert figures["label_flips"] == 0
+    assert any("training median" in note for note in model["notes"])
+    assert run_command(["verify", str(tmp_path / "out" / "bundles" / model["path"]), "--public-key", f"{key}.pub"]) == 0
