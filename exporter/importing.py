@@ -82,9 +82,9 @@ def read_foreign(spec: OnnxSpec) -> ForeignModel:
     content = _read(spec.path)
     model = _parse(content, spec.path)
     _check_tensors(model, spec.path)
+    _check_valid(model, spec.path)
     model = inline_local_functions(model)
     _check_operators(model, spec.path)
-    _check_valid(model, spec.path)
     entry = _input(model, spec)
     batch, shape = _sizes(entry, spec.path)
     output = _output(model, spec)
@@ -192,7 +192,7 @@ def _standard(domain: str) -> bool:
 def _check_valid(model: onnx.ModelProto, path: Path) -> None:
     try:
         onnx.checker.check_model(model)
-    except ValidationError as error:
+    except (ValidationError, UnicodeDecodeError) as error:
         reason = str(error).partition("\n")[0]
         raise _refuse(path, f"breaks a rule of ONNX: {reason}", "Export it again.") from error
 

@@ -114,7 +114,7 @@ class _Runner:
 
 def _column(foreign: ForeignModel, spec: OnnxSpec, shape: tuple[int, ...], rows: int) -> int:
     """Return the column of an output [batch], [batch, 1] or [batch, 2] that scores."""
-    width = 1 if len(shape) == 1 else shape[-1]
+    width = shape[-1] if len(shape) == 2 else 1
     if len(shape) not in (1, 2) or shape[0] != rows or width not in (1, 2):
         raise ConversionError(
             f"{foreign.name} gives {foreign.output} as {list(shape)} for {rows} windows; a score is [batch], "

@@ -23,6 +23,8 @@ _LEAF = b"LEAF"
 # Enumerations of TreeEnsemble 5.
 _MODES = {b"BRANCH_LEQ": 0, b"BRANCH_LT": 1, b"BRANCH_GTE": 2, b"BRANCH_GT": 3, b"BRANCH_EQ": 4, b"BRANCH_NEQ": 5}
 _AGGREGATES = {b"SUM": 1, b"AVERAGE": 1, b"MIN": 2, b"MAX": 3}  # an average is a sum, divided at the end
+_NODE_LISTS = ("treeids", "nodeids", "featureids", "modes", "values", "truenodeids", "falsenodeids")
+_LEAF_LISTS = ("treeids", "nodeids", "ids", "weights")
 _TRANSFORMS = {b"NONE": "", b"LOGISTIC": "Sigmoid", b"SOFTMAX": "Softmax"}
 
 
@@ -96,13 +98,14 @@ def _read(attributes: dict[str, Any], leaves: str) -> _OldTrees:
         return np.asarray(attributes.get(name, ()), np.float32)
 
     tree, number, modes = whole("nodes_treeids"), whole("nodes_nodeids"), attributes.get("nodes_modes", ())
+    _check_lengths(attributes, leaves)
     place = {key: index for index, key in enumerate(zip(tree.tolist(), number.tolist(), strict=True))}
     leaf = np.array([mode == _LEAF for mode in modes])
 
     def places(trees: npt.NDArray[np.int64], numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         try:
             return np.array([place[key] for key in zip(trees.tolist(), numbers.tolist(), strict=True)], np.int64)
-        except (KeyError, ValueError) as error:
+        except KeyError as error:
             raise ConversionError("The trees name a node that is not there.", advice="Export it again.") from error
 
     def children(name: str) -> npt.NDArray[np.int64]:
@@ -121,6 +124,18 @@ def _read(attributes: dict[str, Any], leaves: str) -> _OldTrees:
         weight_targets=whole(f"{leaves}_ids"),
         weights=real(f"{leaves}_weights"),
     )
+
+
+def _check_lengths(attributes: dict[str, Any], leaves: str) -> None:
+    """Refuse trees that lack a list, or whose lists say something of more nodes than others do."""
+    for group, names in (("nodes", _NODE_LISTS), (leaves, _LEAF_LISTS)):
+        lists = (attributes.get(f"{group}_{name}", attributes.get(f"{group}_{name}_as_tensor", ())) for name in names)
+        lengths = {numpy_helper.to_array(one).size if isinstance(one, TensorProto) else len(one) for one in lists}
+        tracked = len(attributes.get("nodes_missing_value_tracks_true", ())) if group == "nodes" else 0
+        if len(lengths | ({tracked} - {0})) != 1:
+            raise ConversionError(
+                f"The trees have lists of different lengths for their {group}.", advice="Export the model again."
+            )
 
 
 def _known(table: dict[bytes, Any], word: bytes, what: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
+from edge_runtime.errors import StellaError
 from exporter.cli import run_command
 from exporter.config import DetectorSpec, OnnxSpec, load_spec
 from exporter.detectors import graph_scores, make_detector, notes_of
@@ -123,8 +127,8 @@ def saved(folder: Path, model: onnx.ModelProto | bytes) -> Path:
     return path
 
 
-def fit(folder: Path, model: onnx.ModelProto | bytes, X: np.ndarray | None = None, **settings: Any) -> FittedImport:
-    spec = OnnxSpec(saved(folder, model), **settings)
+def fit(folder: Path, model: onnx.ModelProto | bytes, X: np.ndarray | None = None, **named: Any) -> FittedImport:
+    spec = OnnxSpec(saved(folder, model), **named)
     fitted = make_detector(DetectorSpec("onnx", onnx=spec)).fit(windows() if X is None else X)
     assert isinstance(fitted, FittedImport)
     return fitted
@@ -324,6 +328,8 @@ REFUSED: dict[str, tuple[onnx.ModelProto, dict[str, Any], str]] = {
                            "opset 999|breaks a rule"),
     "an unknown mode": (classifier(nodes_modes=["BRANCH_ODD", *["LEAF"] * 25]), {"output": "probabilities", "column": 1},
                         "BRANCH_ODD|cannot load"),
+    "ragged trees": (regressor(nodes_featureids=[0]), {}, "lists of different lengths for their nodes"),
+    "weights of nothing": (regressor(target_nodeids=[77] * 16), {}, "name a node that is not there"),
     "a transform of a regressor": (regressor(post_transform="LOGISTIC"), {}, "transform LOGISTIC"),
     "base values of two classes": (classifier(classes=2, base_values=[0.1, 0.2]),
                                    {"output": "probabilities", "column": 1}, "2 base values"),
@@ -333,9 +339,9 @@ REFUSED: dict[str, tuple[onnx.ModelProto, dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_models_that_are_refused(tmp_path: Path, name: str) -> None:
-    model, settings, says = REFUSED[name]
+    model, named, says = REFUSED[name]
     with pytest.raises(ConversionError, match=says) as caught:
-        fit(tmp_path, model, **settings)
+        fit(tmp_path, model, **named)
     assert caught.value.exit_code == 7
     assert caught.value.advice
 
@@ -350,7 +356,7 @@ def test_infinite_scores_are_refused_with_how_many(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "settings", "says"),
+    ("content", "named", "says"),
     [
         (b"not a model at all", {}, "is no ONNX model"),
         (b"", {}, "is no ONNX model"),
@@ -359,10 +365,29 @@ def test_infinite_scores_are_refused_with_how_many(tmp_path: Path) -> None:
         (classifier(), {}, "has 2 outputs.*label, probabilities"),
     ],
 )
-def test_files_and_names_that_are_wrong(tmp_path: Path, content: Any, settings: dict[str, Any], says: str) -> None:
+def test_files_and_names_that_are_wrong(tmp_path: Path, content: Any, named: dict[str, Any], says: str) -> None:
     with pytest.raises(SpecError, match=says) as caught:
-        read_foreign(OnnxSpec(saved(tmp_path, content), **settings))
+        read_foreign(OnnxSpec(saved(tmp_path, content), **named))
     assert caught.value.exit_code == 3
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(["network", "trees", "classes"]), st.data())
+def test_a_file_with_changed_bytes_is_refused_or_scores(
+    tmp_path_factory: pytest.TempPathFactory, kind: str, data: st.DataObject
+) -> None:
+    """Whatever a transfer or a stranger made of it: a sentence, never a traceback."""
+    model, more = {
+        "network": (distance(), {"impute": True}),
+        "trees": (regressor(), {}),
+        "classes": (classifier(post_transform="LOGISTIC"), {"output": "probabilities", "column": 1}),
+    }[kind]
+    content = bytearray(model.SerializeToString())
+    for place in data.draw(st.lists(st.integers(0, len(content) - 1), min_size=1, max_size=4)):
+        content[place] = data.draw(st.integers(0, 255))
+    with suppress(StellaError):
+        fitted = fit(tmp_path_factory.mktemp("changed"), bytes(content), **more)
+        assert np.isfinite(graph_scores(fitted, windows(5))).all()
 
 
 def test_a_file_that_is_not_there_or_too_large(tmp_path: Path) -> None:
