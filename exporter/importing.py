@@ -13,7 +13,7 @@ Nothing outside the file is ever opened: tensors in other files are refused, not
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,18 +22,15 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto
 from onnx.checker import ValidationError
 from onnx.inliner import inline_local_functions
-from onnx.version_converter import ConvertError, convert_version
 
 from edge_runtime.contract.archive import DEFAULT_LIMITS
 from exporter.errors import ConversionError, SpecError, did_you_mean
-from exporter.graph.grafting import graft
-from exporter.graph.nodes import ML_DOMAIN, OLD_TREES, OPSET, GraphBuilder, every_node, tensor_info
-from exporter.graph.tree_upgrade import add_upgraded
+from exporter.graph.adaptation import adapt, opset_of
+from exporter.graph.nodes import ML_DOMAIN, OPSET, every_node
 from exporter.spec import OnnxSpec
 
 # A device unpacks no larger bundle.
 MOST_BYTES = DEFAULT_LIMITS.bundle_bytes
-ML_OPSET = 5
 _FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE)
 
 
@@ -89,13 +86,11 @@ def read_foreign(spec: OnnxSpec) -> ForeignModel:
     batch, shape = _sizes(entry, spec.path)
     output = _output(model, spec)
     notes = []
-    version = _opset(model)
+    version = opset_of(model)
     if version != OPSET:
-        model = _converted(model, version, spec.path)
         notes.append(f"{spec.path.name} was written for opset {version} and converted to {OPSET}.")
     if batch is not None:
         notes.append(f"{spec.path.name} was written for a batch of {batch}; the shipped graph takes any.")
-    element = entry.type.tensor_type.elem_type
     return ForeignModel(
         name=spec.path.name,
         digest=hashlib.sha256(content).hexdigest(),
@@ -103,9 +98,9 @@ def read_foreign(spec: OnnxSpec) -> ForeignModel:
         input=entry.name,
         output=output,
         shape=shape,
-        element=element,
+        element=entry.type.tensor_type.elem_type,
         batch=batch,
-        model=_adapted(model, entry.name, output, shape, element),
+        model=adapt(model, entry=entry.name, output=output, shape=shape),
         notes=tuple(notes),
     )
 
@@ -264,50 +259,3 @@ def _output(model: onnx.ModelProto, spec: OnnxSpec) -> str:
             "Name an output of float scores or probabilities with --output.",
         )
     return str(entry.name)
-
-
-def _opset(model: onnx.ModelProto) -> int:
-    return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=OPSET)
-
-
-def _converted(model: onnx.ModelProto, version: int, path: Path) -> onnx.ModelProto:
-    try:
-        return convert_version(model, OPSET)
-    except (ConvertError, RuntimeError) as error:
-        reason = str(error).partition("\n")[0]
-        raise _refuse(
-            path,
-            f"is written for opset {version}, which does not convert to {OPSET}: {reason}",
-            f"Export it with opset {OPSET}.",
-        ) from error
-
-
-def _adapted(model: onnx.ModelProto, entry: str, output: str, shape: tuple[int, ...], element: int) -> onnx.ModelProto:
-    """Return the model from X to score, with what the score needs and trees of ai.onnx.ml 5."""
-    graph = GraphBuilder()
-    graft(graph, model, {entry: "X"}, {output: "score"})
-    nodes, graph.nodes = list(_needed(graph.nodes, "score")), []
-    for node in nodes:
-        node.domain = "" if node.domain == "ai.onnx" else node.domain
-        if node.domain == ML_DOMAIN and node.op_type in OLD_TREES:
-            add_upgraded(graph, node)
-        else:
-            graph.nodes.append(node)
-    kind = onnx.helper.tensor_dtype_to_np_dtype(element)
-    result = next(info for info in model.graph.output if info.name == output).type.tensor_type.elem_type
-    score = onnx.helper.make_tensor_value_info("score", result, None)
-    return graph.model("foreign", [tensor_info("X", kind, ("batch", *shape))], [score], ml_opset=ML_OPSET)
-
-
-def _needed(nodes: Iterable[onnx.NodeProto], output: str) -> list[onnx.NodeProto]:
-    """Return the nodes that an output depends on, in order."""
-    wanted, kept = {output}, []
-    for node in reversed(list(nodes)):
-        if wanted.intersection(node.output):
-            kept.append(node)
-            wanted.update(node.input)
-            for attribute in node.attribute:
-                for body in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-                    wanted.update(name for inner in every_node(body.node) for name in inner.input)
-                    wanted.update(info.name for info in body.output)
-    return kept[::-1]

@@ -18,7 +18,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.base import BaseEstimator
 from sklearn.covariance import EllipticEnvelope
 from sklearn.neighbors import LocalOutlierFactor
 from sklearn.svm import OneClassSVM
@@ -41,12 +40,12 @@ class Ending(Protocol):
         """Add its score: from [batch, F] float64 to [batch, 1] float64."""
 
 
-def make_ending(estimator: BaseEstimator, sample: Matrix) -> Ending:
+def make_ending(estimator: Any, values: Matrix) -> Ending:
     """Return the score of a fitted last step.
 
     Args:
         estimator: Fitted; one that ``make_estimators`` lets through.
-        sample: (m, F) float64, some training rows as they reach it.
+        values: (n, F) float64, the training rows as they reach it.
 
     Raises:
         ConversionError: skl2onnx does not convert it, or converts it to other scores.
@@ -58,11 +57,11 @@ def make_ending(estimator: BaseEstimator, sample: Matrix) -> Ending:
     if isinstance(estimator, LocalOutlierFactor) and estimator.effective_metric_ == "euclidean":
         return _Neighbours(estimator)
     if type(estimator).__name__ in RECONSTRUCTING:
-        spread = sample.std(axis=0)
+        spread = values.std(axis=0)
         return _Reconstruction(estimator, np.where(spread > 0, spread, 1.0))
     if type(estimator).__name__ in CLUSTERING:
-        return _NearestCentre(estimator, convert_step(estimator, sample, estimator.transform(sample), output="scores"))
-    return _converted(estimator, sample)
+        return _NearestCentre(estimator, convert_step(estimator, values, output="scores"))
+    return _converted(estimator, values)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -185,15 +184,13 @@ class _Converted:
         return graph.add("Neg", add_step(graph, self.step, values))
 
 
-def _converted(estimator: Any, sample: Matrix) -> _Converted:
+def _converted(estimator: Any, values: Matrix) -> _Converted:
     # skl2onnx names the output of an outlier detector's decision_function ``scores`` and that of a density's
     # score_samples as scikit-learn does.
     decides = hasattr(estimator, "decision_function")
     method = estimator.decision_function if decides else estimator.score_samples
-    expected = np.asarray(method(sample), np.float64)[:, None]
-    return _Converted(
-        method, convert_step(estimator, sample, expected, output="scores" if decides else "score_samples")
-    )
+    step = convert_step(estimator, values, method, output="scores" if decides else "score_samples")
+    return _Converted(method, step)
 
 
 def _linear(graph: GraphBuilder, _: OneClassSVM, values: str, vectors: Matrix) -> str:

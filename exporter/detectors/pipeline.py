@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ from exporter.errors import ConversionError, SpecError
 from exporter.graph.forest import add_forest
 from exporter.graph.nodes import GraphBuilder
 from exporter.graph.path_forest import PathForest, flatten_forest
-from exporter.graph.sklearn_steps import ConvertedStep, add_step, convert_step
+from exporter.graph.sklearn_steps import ConvertedStep, add_step, convert_step, dense
 from exporter.graph.squash import Squash, add_squash
 from exporter.spec import DetectorSpec
 
@@ -37,8 +37,35 @@ KEEPING_ROWS = ("LocalOutlierFactor", "OneClassSVM")
 MOST_KEPT_ROWS = 2_000
 # More rows than these tell nothing new of a scale, and a neighbour search over all of them takes minutes.
 MOST_SCALE_ROWS = 5_000
-# Rows on which each converted step is compared with scikit-learn's.
-CHECKED_ROWS = 512
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Preparation:
+    """What comes before the last step.
+
+    Attributes:
+        fill: (F,) what stands for missing values, or None where the steps take them.
+        steps: Fitted steps, each beside its graph.
+    """
+
+    fill: npt.NDArray[np.float32] | None
+    steps: tuple[tuple[Any, ConvertedStep], ...]
+
+    def values(self, features: FeatureMatrix) -> Matrix:
+        """Return (n, F) float32 features as they reach the last step: (n, F') float64."""
+        values = _filled(features, self.fill)
+        for step, _ in self.steps:
+            values = dense(step.transform(values))
+        return values
+
+    def add(self, graph: GraphBuilder, features: str) -> str:
+        """Add the same: [batch, F] float32 to [batch, F'] float64."""
+        if self.fill is not None:
+            features = graph.add("Where", graph.add("IsNaN", features), graph.constant(self.fill), features)
+        values = graph.add("Cast", features, to=TensorProto.DOUBLE)
+        for _, step in self.steps:
+            values = add_step(graph, step, values)
+        return values
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,26 +73,25 @@ class FittedPipeline:
     """A trained pipeline.
 
     Attributes:
-        fill: (F,) what stands for missing values, or None where the steps take them.
-        steps: Fitted steps but the last, each beside its graph.
+        before: All steps but the last.
         ending: The last step.
         squash: From its score to [0, 1].
         notes: Sentences for the report.
     """
 
-    fill: npt.NDArray[np.float32] | None
-    steps: tuple[tuple[Any, ConvertedStep], ...]
+    before: Preparation
     ending: Ending
     squash: Squash
     notes: tuple[str, ...]
 
     def raw_scores(self, features: FeatureMatrix) -> Scores:
         """Return scikit-learn's scores of (n, F) float32 features, squashed: (n,) float64."""
-        return self.squash(self.ending.scores(_through(_filled(features, self.fill), [step for step, _ in self.steps])))
+        return self.squash(self.ending.scores(self.before.values(features)))
 
     def add_to(self, graph: GraphBuilder, features: str, name: str) -> str:
         """Add imputation, steps, score and squash, in float64."""
-        return add_squash(graph, self.squash, self.ending.add(graph, _add_steps(graph, self, features)), name=name)
+        score = self.ending.add(graph, self.before.add(graph, features))
+        return add_squash(graph, self.squash, score, name=name)
 
     def candidates(self, features: FeatureMatrix) -> Iterator[Candidate]:  # noqa: ARG002 - it has one form
         """Yield nothing: the pipeline has one form."""
@@ -77,42 +103,36 @@ class FittedForestPipeline:
     """A trained pipeline that ends in an isolation forest, whose score lies in (0, 1] by itself.
 
     Attributes:
-        fill: (F,) what stands for missing values, or None where the steps take them.
-        steps: Fitted steps but the last, each beside its graph.
+        before: All steps but the last.
         forest: scikit-learn's forest.
         trees: The same as arrays.
         notes: Sentences for the report.
     """
 
-    fill: npt.NDArray[np.float32] | None
-    steps: tuple[tuple[Any, ConvertedStep], ...]
+    before: Preparation
     forest: IsolationForest
     trees: PathForest
     notes: tuple[str, ...]
 
     def raw_scores(self, features: FeatureMatrix) -> Scores:
         """Return ``-score_samples`` of (n, F) float32 features: (n,) float64."""
-        values = _through(_filled(features, self.fill), [step for step, _ in self.steps])
-        return -np.asarray(self.forest.score_samples(values), np.float64)
+        return -np.asarray(self.forest.score_samples(self.before.values(features)), np.float64)
 
     def add_to(self, graph: GraphBuilder, features: str, name: str) -> str:
         """Add imputation, steps and one TreeEnsemble."""
-        return self._after_steps(lambda inner, values, score: add_forest(inner, self.trees, values, name=score))(
-            graph, features, name
-        )
+        return add_forest(graph, self.trees, self._prepared(graph, features), name=name)
 
     def candidates(self, features: FeatureMatrix) -> Iterator[Candidate]:  # noqa: ARG002 - levels come from the forest
         """Yield the smaller forms of the forest, behind the same steps."""
         for one in forest_candidates(self.trees):
-            yield Candidate(one.name, one.precision, self._after_steps(one.add), one.about, one.float_nodes)
+            yield replace(one, add=self._behind(one.add))
 
-    def _after_steps(self, add_trees: AddDetector) -> AddDetector:
-        def add(graph: GraphBuilder, features: str, name: str) -> str:
-            # scikit-learn's trees take float32, whatever the steps before them made.
-            values = graph.add("Cast", _add_steps(graph, self, features), to=TensorProto.FLOAT)
-            return add_trees(graph, values, name)
+    def _behind(self, add_trees: AddDetector) -> AddDetector:
+        return lambda graph, features, name: add_trees(graph, self._prepared(graph, features), name)
 
-        return add
+    def _prepared(self, graph: GraphBuilder, features: str) -> str:
+        # scikit-learn's trees take float32, whatever the steps before them made.
+        return graph.add("Cast", self.before.add(graph, features), to=TensorProto.FLOAT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,33 +155,35 @@ class PipelineDetector:
         return self._fit(features)
 
     def _fit(self, features: FeatureMatrix) -> FittedPipeline | FittedForestPipeline:
-        estimators = make_estimators(self.spec.steps, self.spec.seed)
-        fill = None if _takes_missing(estimators) else _medians(features)
+        *others, last = make_estimators(self.spec.steps, self.spec.seed)
+        fill = None if _takes_missing([*others, last]) else _medians(features)
         notes = [] if fill is None else ["Missing values become the training median of their feature."]
-        values = _filled(features, fill)
-        steps = []
-        for estimator in estimators[:-1]:
+        values, steps = _filled(features, fill), []
+        for estimator in others:
             notes += _train(estimator, values)
-            rows = values[:CHECKED_ROWS] if len(values) <= CHECKED_ROWS else _sample(values, CHECKED_ROWS, 0)
-            steps.append((estimator, convert_step(estimator, rows, _dense(estimator.transform(rows)))))
-            values = _dense(estimator.transform(values))
-        last = estimators[-1]
+            steps.append((estimator, convert_step(estimator, values)))
+            values = dense(estimator.transform(values))
         kept = values
         if type(last).__name__ in KEEPING_ROWS and len(values) > MOST_KEPT_ROWS:
             kept = _sample(values, MOST_KEPT_ROWS, self.spec.seed)
             notes.append(f"{type(last).__name__} keeps its rows: trained on {len(kept):,} of {len(values):,} windows.")
         notes += _train(last, kept)
+        before = Preparation(fill, tuple(steps))
         if isinstance(last, IsolationForest):
-            return FittedForestPipeline(fill, tuple(steps), last, flatten_forest(last), tuple(notes))
-        ending = make_ending(last, _sample(values, CHECKED_ROWS, 0))
+            return FittedForestPipeline(before, last, flatten_forest(last), tuple(notes))
+        ending = make_ending(last, values)
         scores = ending.scores(_sample(values, MOST_SCALE_ROWS, self.spec.seed))
-        if not np.isfinite(scores).all():
-            raise ConversionError(
-                f"{type(last).__name__} scores {int((~np.isfinite(scores)).sum()):,} of {scores.size:,} healthy "
-                "windows with what is no number.",
-                advice="Signals that depend on each other are a known cause: put sklearn.decomposition.PCA before it.",
-            )
-        return FittedPipeline(fill, tuple(steps), ending, Squash.fit(scores), tuple(notes))
+        _check_finite(type(last).__name__, scores)
+        return FittedPipeline(before, ending, Squash.fit(scores), tuple(notes))
+
+
+def _check_finite(name: str, scores: Scores) -> None:
+    bad = int((~np.isfinite(scores)).sum())
+    if bad:
+        raise ConversionError(
+            f"{name} scores {bad:,} of {scores.size:,} healthy windows with what is no number.",
+            advice="Signals that depend on each other are a known cause: put sklearn.decomposition.PCA before it.",
+        )
 
 
 def _train(estimator: Any, values: Matrix) -> list[str]:
@@ -205,30 +227,8 @@ def _filled(features: FeatureMatrix, fill: npt.NDArray[np.float32] | None) -> Ma
     return whole.astype(np.float64)
 
 
-def _through(values: Matrix, steps: Sequence[Any]) -> Matrix:
-    for step in steps:
-        values = _dense(step.transform(values))
-    return values
-
-
-def _dense(values: Any) -> Matrix:
-    """Some steps make sparse matrices."""
-    return np.asarray(values.toarray() if hasattr(values, "toarray") else values, np.float64)
-
-
 def _sample(values: npt.NDArray[Any], rows: int, seed: int) -> npt.NDArray[Any]:
     """Return at most so many rows, drawn by the seed, in their order."""
     if len(values) <= rows:
         return values
     return values[np.sort(np.random.default_rng(seed).choice(len(values), rows, replace=False))]
-
-
-def _add_steps(graph: GraphBuilder, fitted: FittedPipeline | FittedForestPipeline, features: str) -> str:
-    """Add imputation and steps: [batch, F] float32 to [batch, F'] float64."""
-    values = features
-    if fitted.fill is not None:
-        values = graph.add("Where", graph.add("IsNaN", features), graph.constant(fitted.fill), features)
-    values = graph.add("Cast", values, to=TensorProto.DOUBLE)
-    for _, step in fitted.steps:
-        values = add_step(graph, step, values)
-    return values

@@ -5,14 +5,16 @@ keeps: a StandardScaler over smd is off by 22 spreads in float32 and by nothing 
 float64 for most steps, and onnxruntime runs most of these; where both do not, float32 serves. Whichever is nearer to
 scikit-learn on training rows is taken::
 
-    step = convert_step(StandardScaler().fit(X), X, StandardScaler().fit_transform(X))
+    step = convert_step(StandardScaler().fit(X), X)
     add_step(graph, step, "features")            # [batch, F] of any float type to [batch, F'] float64
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +35,8 @@ Matrix = npt.NDArray[np.float64]
 # A step whose graph is further off than this, in spreads of its output, is another step: skl2onnx maps constant
 # columns of a QuantileTransformer to 1 and scikit-learn to 0. Float32 alone stays below 1e-5 on scaled data.
 MOST_DIFFERENCE = 1e-3
+# Training rows, at least, on which graph and scikit-learn are compared; fewer where there are not so many.
+CHECKED_ROWS = 512
 # Nothing that float32 could be nearer than; some conversions take seconds.
 GOOD_ENOUGH = 1e-6
 # What skl2onnx raises besides its own RuntimeErrors when an estimator or a type is not covered (1.20).
@@ -66,13 +70,15 @@ class ConvertedStep:
     difference: float
 
 
-def convert_step(estimator: BaseEstimator, sample: Matrix, expected: Matrix, *, output: str = "") -> ConvertedStep:
+def convert_step(
+    estimator: Any, values: Matrix, says: Callable[[Matrix], Any] | None = None, *, output: str = ""
+) -> ConvertedStep:
     """Convert one fitted step.
 
     Args:
         estimator: Fitted.
-        sample: (m, F) float64, some training rows as they reach it.
-        expected: (m, F') float64, what scikit-learn makes of them.
+        values: (n, F) float64, the training rows as they reach it; some of them are compared.
+        says: Its method that the output wanted stands for; ``transform`` when None.
         output: Name of the output wanted; the first one when empty. ``score_samples`` is asked for as an option.
 
     Returns:
@@ -81,6 +87,9 @@ def convert_step(estimator: BaseEstimator, sample: Matrix, expected: Matrix, *, 
     Raises:
         ConversionError: skl2onnx does not convert it, onnxruntime does not run it, or its numbers are others.
     """
+    sample = values[:: max(1, len(values) // CHECKED_ROWS)]
+    expected = dense((says or estimator.transform)(sample))
+    expected = expected.reshape(len(sample), -1)
     name = type(estimator).__name__
     if isinstance(estimator, PowerTransformer) and estimator.method == "yeo-johnson":
         return _measured(_yeo_johnson(estimator), True, sample, expected, "variable")
@@ -110,6 +119,11 @@ def convert_step(estimator: BaseEstimator, sample: Matrix, expected: Matrix, *, 
             step=name,
         )
     return best
+
+
+def dense(values: Any) -> Matrix:
+    """Return what a step made as float64; some steps make sparse matrices."""
+    return np.asarray(values.toarray() if hasattr(values, "toarray") else values, np.float64)
 
 
 def add_step(graph: GraphBuilder, step: ConvertedStep, values: str) -> str:

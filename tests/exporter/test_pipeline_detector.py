@@ -97,18 +97,18 @@ def test_missing_values_become_the_training_median() -> None:
     X[::9, 1] = np.nan
     X[:, 3] = np.nan
     fitted = fit(SCALER, SVM, X=X)
-    assert fitted.fill is not None
-    assert fitted.fill[1] == np.nanmedian(X[:, 1])
-    assert fitted.fill[3] == 0
+    assert fitted.before.fill is not None
+    assert fitted.before.fill[1] == np.nanmedian(X[:, 1])
+    assert fitted.before.fill[3] == 0
     assert any("training median" in note for note in fitted.notes)
-    filled = np.where(np.isnan(X), fitted.fill, X)
+    filled = np.where(np.isnan(X), fitted.before.fill, X)
     np.testing.assert_array_equal(fitted.raw_scores(X), fitted.raw_scores(filled))
     np.testing.assert_array_equal(graph_scores(fitted, X), graph_scores(fitted, filled))
 
 
 def test_pipelines_that_take_missing_values_get_them() -> None:
-    assert fit(*DETECTORS["imputer"]).fill is None
-    assert fit(*DETECTORS["forest"]).fill is None
+    assert fit(*DETECTORS["imputer"]).before.fill is None
+    assert fit(*DETECTORS["forest"]).before.fill is None
     assert fit(*DETECTORS["forest"]).notes == ()
 
 
