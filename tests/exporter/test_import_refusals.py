@@ -72,6 +72,16 @@ def wrong_batch() -> onnx.ModelProto:
     )
 
 
+def relative_to_the_batch() -> onnx.ModelProto:
+    """The sum of a window less the mean sum of its batch: as a normalisation left in training mode."""
+    nodes = [
+        helper.make_node("ReduceSum", ["x", "axes"], ["s"], keepdims=0),
+        helper.make_node("ReduceMean", ["s"], ["m"], keepdims=1),
+        helper.make_node("Sub", ["s", "m"], ["y"]),
+    ]
+    return model_of(nodes, [info("x", ["n", F])], [info("y", ["n"])], {"axes": np.array([1], np.int64)})
+
+
 REFUSED: dict[str, tuple[onnx.ModelProto, dict[str, Any], str]] = {
     "custom operators": (custom(), {}, r"com\.example\.FusedThing"),
     "external data": (external(Path()), {}, "keeps its weights in another file"),
@@ -84,7 +94,9 @@ REFUSED: dict[str, tuple[onnx.ModelProto, dict[str, Any], str]] = {
     ),
     "free features": (one_node("Abs", ["n", "f"], ["n", "f"]), {}, "leaves open how many values x has"),
     "fixed batch": (distance(8), {}, "batches of exactly 8"),
-    "hidden batch": (wrong_batch(), {"impute": True}, "gives score as|scores otherwise|gives y as"),
+    "hidden batch": (wrong_batch(), {"impute": True}, "scores otherwise|gives y as"),
+    "a score of the batch": (relative_to_the_batch(), {"impute": True}, "each window alone"),
+    "a column of one": (distance(), {"impute": True, "column": 1}, "Leave --column out"),
     "other size": (one_node("Abs", ["n", 7], ["n", 7]), {}, "takes 7 values a window, and the settings make 4"),
     "many columns": (one_node("Abs", ["n", F], ["n", F]), {"impute": True}, r"gives y as \[\d+, 4\]"),
     "two columns": (classifier(), {"output": "probabilities"}, "--column 0 or --column 1"),
