@@ -122,9 +122,9 @@ class FittedForestPipeline:
         """Add imputation, steps and one TreeEnsemble."""
         return add_forest(graph, self.trees, self._prepared(graph, features), name=name)
 
-    def candidates(self, features: FeatureMatrix) -> Iterator[Candidate]:  # noqa: ARG002 - levels come from the forest
+    def candidates(self, features: FeatureMatrix) -> Iterator[Candidate]:
         """Yield the smaller forms of the forest, behind the same steps."""
-        for one in forest_candidates(self.trees):
+        for one in forest_candidates(self.trees, self.before.values(features).astype(np.float32)):
             yield replace(one, add=self._behind(one.add))
 
     def _behind(self, add_trees: AddDetector) -> AddDetector:

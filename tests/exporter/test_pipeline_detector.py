@@ -14,6 +14,8 @@ from exporter.config import DetectorSpec, StepSpec, load_spec
 from exporter.detectors import graph_scores, make_detector
 from exporter.detectors.pipeline import MOST_KEPT_ROWS, FittedForestPipeline, FittedPipeline
 from exporter.errors import ConversionError, SpecError
+from exporter.graph.nodes import GraphBuilder, tensor_info
+from exporter.graph.running import Graph
 
 ROWS, COLUMNS = 600, 5
 
@@ -132,12 +134,14 @@ def test_the_seed_reaches_steps_that_take_one() -> None:
 
 def test_a_forest_at_the_end_has_its_smaller_forms() -> None:
     fitted, X = fit(*DETECTORS["forest"]), healthy(2, 200)
-    (small,) = (one for one in fitted.candidates(X) if one.name == "codebook8")
-
-    class Small:
-        add_to = staticmethod(small.add)
-
-    np.testing.assert_allclose(graph_scores(Small(), X), fitted.raw_scores(X), atol=0.02)  # type: ignore[arg-type]
+    forms = {one.name: one for one in fitted.candidates(X)}
+    assert set(forms) == {"codebook8", "int8"}
+    for form in forms.values():
+        graph = GraphBuilder()
+        form.add(graph, "X", "score")
+        infos = tensor_info("X", "f4", ("n", COLUMNS)), tensor_info("score", "f4", ("n", 1))
+        small = Graph(graph.model("small", infos[:1], infos[1:])).run(X, ["score"])[0][:, 0]
+        np.testing.assert_allclose(small, fitted.raw_scores(X), atol=0.02)
     assert list(fit(SCALER, SVM).candidates(X)) == []
 
 
