@@ -23,6 +23,7 @@ from exporter.graph.nodes import GraphBuilder
 from exporter.graph.running import BLOCK_VALUES
 from exporter.graph.squash import Squash, add_squash
 from exporter.importing import ForeignModel, read_foreign
+from exporter.quantization.network import calibration_rows, quantize_model
 from exporter.spec import OnnxSpec
 
 # The adapted graph may add up in another order; float32 sums over some hundred trees differ by less than this.
@@ -59,9 +60,14 @@ class FittedImport:
             graph, self.squash, _add_score(graph, self.foreign, self.spec, self.fill, features), name=name
         )
 
-    def candidates(self, features: FeatureMatrix) -> Iterator[Candidate]:  # noqa: ARG002 - it has one form
-        """Yield nothing: the model ships as it came."""
-        yield from ()
+    def candidates(self, features: FeatureMatrix) -> Iterator[Candidate]:
+        """Yield the integer forms of a network over features; trees and networks over slots ship as they came."""
+        if self.foreign.element != TensorProto.FLOAT or len(self.foreign.shape) != 1:
+            return
+        rows = calibration_rows(_filled(features, self.fill), self.raw_scores(features).astype(np.float32))
+        for form in quantize_model(self.foreign.model, rows):
+            small = replace(self, foreign=replace(self.foreign, model=form.model))
+            yield Candidate(form.name, "int8", small.add_to, form.about, form.float_nodes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,8 @@ from exporter.config import OnnxSpec, load_spec
 from exporter.detectors import graph_scores, notes_of
 from exporter.detectors.imported import FittedImport
 from exporter.errors import ConversionError, SpecError
+from exporter.graph.nodes import GraphBuilder, tensor_info
+from exporter.graph.running import Graph
 
 
 def check(fitted: FittedImport, X: np.ndarray, expected: np.ndarray) -> None:
@@ -206,3 +208,35 @@ def test_import_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixt
     assert any("foreign.onnx (sha256 " in note for note in model["notes"])
     bundle = tmp_path / "out" / "bundles" / model["path"]
     assert run_command(["verify", str(bundle), "--public-key", f"{key}.pub"]) == 0
+
+
+def test_a_network_has_integer_forms_and_trees_have_none(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    nodes = [
+        helper.make_node("Gemm", ["x", "w", "b"], ["h"]),
+        helper.make_node("Relu", ["h"], ["r"]),
+        helper.make_node("Gemm", ["r", "v", "c"], ["o"]),
+        helper.make_node("Sub", ["o", "x"], ["d"]),
+        helper.make_node("Mul", ["d", "d"], ["s"]),
+        helper.make_node("ReduceSum", ["s", "axes"], ["y"], keepdims=0),
+    ]
+    constants = {
+        "w": rng.normal(size=(F, 16)).astype(np.float32),
+        "b": np.zeros(16, np.float32),
+        "v": rng.normal(size=(16, F)).astype(np.float32),
+        "c": np.zeros(F, np.float32),
+        "axes": np.array([1], np.int64),
+    }
+    X = windows(800, seed=1)
+    fitted = fit(tmp_path, model_of(nodes, [info("x", ["n", F])], [info("y", ["n"])], constants), impute=True)
+    forms = {one.name: one for one in fitted.candidates(windows(500))}
+    assert {"int8 static per channel minmax", "int8 dynamic"} <= set(forms)
+    trained = fitted.raw_scores(X)
+    for form in forms.values():
+        graph = GraphBuilder()
+        form.add(graph, "X", "score")
+        model = graph.model("small", [tensor_info("X", "f4", ("n", F))], [tensor_info("score", "f4", ("n", 1))])
+        assert np.corrcoef(Graph(model).run(X, ["score"])[0][:, 0], trained)[0, 1] > 0.98
+        assert form.precision == "int8"
+        assert any(name.startswith("Relu") for name in form.float_nodes)
+    assert list(fit(tmp_path, regressor()).candidates(windows())) == []
