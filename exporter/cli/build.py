@@ -98,11 +98,7 @@ def build_spec(
     dask: str | None,
     as_json: bool,
 ) -> None:
-    """Build what the settings say, with the options of the command line.
-
-    Raises:
-        StellaError: A step refuses.
-    """
+    """Build what the settings say, as far as the options go; raises the ``StellaError`` of the step that refuses."""
     from exporter.pipeline import ReleaseOptions
 
     if share is not None and url is None:
