@@ -87,6 +87,7 @@ class ImportedDetector:
         _check_size(foreign, features.shape[1])
         run = _Runner(foreign, self.spec)
         fill = _means(features) if self.spec.impute else None
+        run.scores(_filled(features[:1], fill))  # one alone, so that an output of a million columns stays small
         scores = run.scores(_filled(features, fill))
         _check_finite(foreign, scores, features, imputed=self.spec.impute)
         if fill is None:

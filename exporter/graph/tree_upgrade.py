@@ -190,12 +190,15 @@ def _add_sums(graph: GraphBuilder, values: str, trees: _OldTrees, targets: int, 
 
 def _copies(trees: _OldTrees) -> Iterator[dict[str, npt.NDArray[Any]]]:
     """Yield each tree, once for every target that its leaves add to."""
-    children = np.zeros(trees.tree.size, bool)
-    children[trees.true[~trees.leaf]] = children[trees.false[~trees.leaf]] = True
+    parents = np.zeros(trees.tree.size, np.int64)
+    for branch in (trees.true, trees.false):
+        np.add.at(parents, branch[~trees.leaf], 1)
+    if (parents > 1).any():  # a circle among them would keep a runtime busy for ever
+        raise ConversionError("A node of the trees has two parents.", advice="Export the model again.")
     tree_of_weight = trees.tree[trees.weight_nodes]
     for tree in np.unique(trees.tree).tolist():
         nodes = np.flatnonzero(trees.tree == tree)
-        roots = nodes[~children[nodes]]
+        roots = nodes[parents[nodes] == 0]
         if roots.size != 1:
             raise ConversionError(f"Tree {tree} has {roots.size} roots.", advice="Export the model again.")
         mine = tree_of_weight == tree

@@ -24,6 +24,7 @@ from simulators.foreign_models import (
     model_of,
     regressor,
     saved,
+    tree_attributes,
     windows,
 )
 
@@ -109,6 +110,8 @@ REFUSED: dict[str, tuple[onnx.ModelProto, dict[str, Any], str]] = {
     "an unknown mode": (classifier(nodes_modes=["BRANCH_ODD", *["LEAF"] * 25]), {"output": "probabilities", "column": 1},
                         "BRANCH_ODD|cannot load"),
     "ragged trees": (regressor(nodes_featureids=[0]), {}, "lists of different lengths for their nodes"),
+    "trees in a circle": (regressor(nodes_truenodeids=[1, 1, *tree_attributes(6, "target")["nodes_truenodeids"][2:]]),
+                          {}, "two parents"),
     "weights of nothing": (regressor(target_nodeids=[77] * 16), {}, "name a node that is not there"),
     "a transform of a regressor": (regressor(post_transform="LOGISTIC"), {}, "transform LOGISTIC"),
     "base values of two classes": (classifier(classes=2, base_values=[0.1, 0.2]),
