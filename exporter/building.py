@@ -14,7 +14,7 @@ from edge_runtime.contract.manifest import Signal
 from exporter.built import BuiltModel
 from exporter.candidates import Choice, Measured, choose
 from exporter.card_data import card_data
-from exporter.config import ModelSpec
+from exporter.config import DetectorSpec, ModelSpec
 from exporter.costs import measure_costs
 from exporter.detectors import graph_scores
 from exporter.evaluation import evaluate
@@ -208,7 +208,7 @@ def _evaluate(spec: ModelSpec, group: Group, trained: Trained, graph: Graph, *, 
     single = train(
         group.windows.newest_only(),
         columns,
-        spec.detector,
+        _of_any_size(spec.detector),
         spec.calibration,
         labelled=labelled,
         clusters=trained.clusters,
@@ -219,6 +219,11 @@ def _evaluate(spec: ModelSpec, group: Group, trained: Trained, graph: Graph, *, 
     anomalous = scores >= single.threshold.raw_score
     baseline = evaluate(alone, scores, single.calibration(scores), anomalous, incident_gap=gap, labelled=labelled)
     return {**figures, "baseline": {"slots": 1, **baseline}}
+
+
+def _of_any_size(detector: DetectorSpec) -> DetectorSpec:
+    """Return what judges single readings: an isolation forest where the detector is made for its number of features."""
+    return DetectorSpec(seed=detector.seed) if detector.kind in ("sklearn", "onnx") else detector
 
 
 def _unordered(evaluation: dict[str, Any]) -> tuple[str, ...]:

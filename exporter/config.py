@@ -28,9 +28,11 @@ from exporter.spec import (
     FeatureSpec,
     GoalSpec,
     ModelSpec,
+    OnnxSpec,
     Precision,
     ProofSpec,
     ReleaseSpec,
+    StepSpec,
     TrainSpec,
     WindowSpec,
 )
@@ -44,9 +46,11 @@ __all__ = [
     "FeatureSpec",
     "GoalSpec",
     "ModelSpec",
+    "OnnxSpec",
     "Precision",
     "ProofSpec",
     "ReleaseSpec",
+    "StepSpec",
     "TrainSpec",
     "WindowSpec",
     "load_spec",
@@ -101,7 +105,7 @@ def parse_spec(value: Mapping[str, Any], *, source: str, folder: Path) -> ModelS
         data=_data(root.table("data"), folder),
         window=_window(root.table("window")),
         features=_features(root.table("features")),
-        detector=_detector(root.table("detector")),
+        detector=_detector(root.table("detector"), folder),
         calibration=_calibration(root.table("calibration")),
         train=_train(root.table("train")),
         goals=_goals(root.table("goals")),
@@ -162,10 +166,11 @@ def _features(table: Table) -> FeatureSpec:
     return spec
 
 
-def _detector(table: Table) -> DetectorSpec:
+def _detector(table: Table, folder: Path) -> DetectorSpec:
     default = DetectorSpec()
+    kind = table.choice("kind", KINDS, default.kind)
     spec = DetectorSpec(
-        kind=table.choice("kind", KINDS, default.kind),
+        kind=kind,
         trees=table.integer("trees", default.trees, least=1, most=5000),
         max_samples=table.optional_integer("max_samples", least=2, most=1 << 20),
         max_features=table.number("max_features", default.max_features, least=1e-6, most=1.0),
@@ -173,6 +178,35 @@ def _detector(table: Table) -> DetectorSpec:
         cohort_weight=table.number("cohort_weight", default.cohort_weight, least=0.01, most=0.99),
         hidden=table.integers("hidden", default.hidden, least=1, most=4096),
         epochs=table.integer("epochs", default.epochs, least=1, most=10_000),
+        steps=tuple(_step(step) for step in table.tables("steps")),
+        onnx=_onnx(table.table("onnx"), folder) if kind == "onnx" else None,
+    )
+    if kind == "sklearn" and not spec.steps:
+        raise table.refuse(
+            "steps", "must name at least one estimator", 'For example: [{ use = "sklearn.svm.OneClassSVM" }].'
+        )
+    if kind != "sklearn" and spec.steps:
+        raise table.refuse(
+            "steps", f"says nothing to kind {kind!r}", "Set detector.kind = 'sklearn', or leave steps out."
+        )
+    table.close()
+    return spec
+
+
+def _step(table: Table) -> StepSpec:
+    spec = StepSpec(table.text("use"), table.values("parameters"))
+    table.close()
+    return spec
+
+
+def _onnx(table: Table, folder: Path) -> OnnxSpec:
+    spec = OnnxSpec(
+        path=folder / table.text("path"),
+        input=table.optional_text("input"),
+        output=table.optional_text("output"),
+        higher_is=table.choice("higher_is", ("anomalous", "healthy"), "anomalous"),
+        column=table.optional_integer("column", least=0, most=1),
+        impute=table.flag("impute", False),
     )
     table.close()
     return spec

@@ -9,9 +9,10 @@ from typing import Any, Literal
 
 Precision = Literal["auto", "fp32", "codebook8", "int8"]
 Preference = Literal["smallest", "fastest"]
+HigherIs = Literal["anomalous", "healthy"]
 EVERY_SECOND = "every-second-device"
 # Detector families, in the order of the help.
-KINDS = ("isolation_forest", "hybrid", "autoencoder")
+KINDS = ("isolation_forest", "hybrid", "autoencoder", "sklearn", "onnx")
 # Windows in one call, at which every candidate is timed.
 BATCHES = (1, 100, 10_000)
 # What the proof calls the windows of held-out devices, and those of the training devices where none are held out.
@@ -80,12 +81,54 @@ class FeatureSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class StepSpec:
+    """One step of a scikit-learn pipeline.
+
+    Attributes:
+        use: Import path of the estimator, such as ``sklearn.svm.OneClassSVM``.
+        parameters: What it is made with, by name.
+    """
+
+    use: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the step as a JSON-ready table."""
+        return {"use": self.use, "parameters": dict(self.parameters)}
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxSpec:
+    """A model that was trained elsewhere.
+
+    Attributes:
+        path: The ONNX file.
+        input: Name of its input; None: the only one.
+        output: Name of the output that holds the score; None: the only one.
+        higher_is: What a higher figure means, ``anomalous`` or ``healthy``.
+        column: Column of the output, for outputs of two columns such as class probabilities.
+        impute: Whether missing values become the training mean before they reach it.
+    """
+
+    path: Path
+    input: str | None = None
+    output: str | None = None
+    higher_is: HigherIs = "anomalous"
+    column: int | None = None
+    impute: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as a JSON-ready table; the path by its name only."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__} | {"path": self.path.name}
+
+
+@dataclass(frozen=True, slots=True)
 class DetectorSpec:
     """The detector and its size.
 
     Attributes:
-        kind: ``isolation_forest``, ``autoencoder``, or ``hybrid``: in a cohort's bundle its own forest and that of all
-            devices together.
+        kind: ``isolation_forest``; ``hybrid``: in a cohort's bundle its own forest and that of all devices together;
+            ``autoencoder``; ``sklearn``: a pipeline of ``steps``; ``onnx``: a model that was trained elsewhere.
         trees: Number of trees.
         max_samples: Windows per tree; None: scikit-learn's own choice, at most 256.
         max_features: Share of the features that each tree sees, in (0, 1].
@@ -93,6 +136,8 @@ class DetectorSpec:
         cohort_weight: Weight of the cohort's own forest in a hybrid, in (0, 1); the forest of all devices has the rest.
         hidden: Widths of an autoencoder's hidden layers; empty: one, half as wide as the features, at most 64.
         epochs: Passes over the training windows, at most; training stops earlier when it no longer helps.
+        steps: Of a ``sklearn`` detector, in order; the last one scores.
+        onnx: The model of an ``onnx`` detector.
     """
 
     kind: str = "isolation_forest"
@@ -103,6 +148,8 @@ class DetectorSpec:
     cohort_weight: float = 0.5
     hidden: tuple[int, ...] = ()
     epochs: int = 50
+    steps: tuple[StepSpec, ...] = ()
+    onnx: OnnxSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +281,11 @@ _SECTIONS = ("window", "features", "detector", "calibration", "train", "goals", 
 
 def _plain(section: Any) -> dict[str, Any]:
     return {
-        name: list(value) if isinstance(value, tuple) else value
+        name: [_plain_value(item) for item in value] if isinstance(value, tuple) else _plain_value(value)
         for name in section.__dataclass_fields__
         for value in (getattr(section, name),)
     }
+
+
+def _plain_value(value: Any) -> Any:
+    return value.to_dict() if isinstance(value, StepSpec | OnnxSpec) else value

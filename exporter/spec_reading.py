@@ -64,9 +64,17 @@ class Table:
     def tables(self, key: str) -> list[Table]:
         """Take a list of tables (``[[key]]``); an absent one is empty."""
         value = self.take(key, [])
+        path = f"{self._path}.{key}" if self._path else key
         if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-            raise self.refuse(key, f"must be tables, each begun with [[{key}]]")
-        return [Table(item, self._source, f"{key}[{number}]") for number, item in enumerate(value)]
+            raise self.refuse(key, f"must be tables, each begun with [[{path}]]")
+        return [Table(item, self._source, f"{path}[{number}]") for number, item in enumerate(value)]
+
+    def values(self, key: str) -> dict[str, Any]:
+        """Take a table of values that somebody else checks; an absent one is empty."""
+        value = self.take(key, {})
+        if not isinstance(value, dict):
+            raise self.refuse(key, "must be a table")
+        return value
 
     def text(self, key: str, default: str = _MISSING) -> str:
         """Take a text that is not empty."""

@@ -24,7 +24,7 @@ from exporter.alarms import threshold_for_rate
 from exporter.calibration import Calibration, fit_calibration
 from exporter.config import CalibrationSpec, DetectorSpec
 from exporter.dataset import HEALTHY
-from exporter.detectors import FittedDetector, graph_scores, make_detector
+from exporter.detectors import FittedDetector, graph_scores, make_detector, notes_of
 from exporter.errors import TelemetryError
 from exporter.graph.features import FeaturePlan, feature_model, plan_features
 from exporter.graph.running import Graph
@@ -167,7 +167,8 @@ def train(
             signals=columns.signals,
             context=columns.context,
             slots=windows.rule.slots,
-            shares=_signals_that_go_missing(group, columns.signals),
+            # A foreign model takes the features that it was trained on, whatever goes missing here.
+            shares=() if detector.onnx is not None else _signals_that_go_missing(group, columns.signals),
         )
         clusters = clusters or _clusters(group, plan, detector.seed)
     else:
@@ -201,7 +202,7 @@ def _finish(learner: _Learner, group: WindowSet, calibration: CalibrationSpec, n
         out_of_fold=scores,
         features=final.features,
         folds=folds if learner.spec.kind == "hybrid" else None,
-        notes=tuple(notes),
+        notes=(*notes, *notes_of(final.detector)),
     )
 
 
@@ -247,6 +248,8 @@ class _Learner:
             (m,) raw scores of the judged windows, and what the folds learnt, where folds are devices.
         """
         judged = windows if judged is None else judged
+        if self.spec.onnx is not None:  # it learnt elsewhere: folds would only give its score five scales
+            return self._score(self.learn(windows), judged).astype(np.float64), None
         of_device = _fold_of_devices(windows, self.spec.seed) if self.base is None else self.base.folds.of_device
         scores = np.empty(len(judged), np.float64)
         if of_device is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -59,8 +59,23 @@ if TYPE_CHECKING:
 @workers_options
 @click.option("--compare-features", is_flag=True, help="Try a few feature sets and windows, and pack nothing.")
 @json_option
-def build(
-    config: Path,
+def build(config: Path, max_bad_rows: float | None, compare_features: bool, **options: Any) -> None:
+    """Train, convert, quantize, prove, pack, sign and publish, as far as the options go.
+
+    OUT gets bundles/, report.json and, with --repository, a release folder. With --publish the server gets the
+    release, with --share devices get it.
+    """
+    from exporter.config import load_spec
+
+    spec = with_bad_rows(load_spec(config), max_bad_rows)
+    if compare_features:
+        return compare(spec, options["as_json"])
+    return build_spec(spec, **options)
+
+
+def build_spec(
+    spec: ModelSpec,
+    *,
     out: Path | None,
     targets_key_file: Path | None,
     keys_folder: Path | None,
@@ -78,24 +93,14 @@ def build(
     created: datetime | None,
     source_revision: str | None,
     keep: int,
-    max_bad_rows: float | None,
     allow_below_goals: bool,
     jobs: int | None,
     dask: str | None,
-    compare_features: bool,
     as_json: bool,
 ) -> None:
-    """Train, convert, quantize, prove, pack, sign and publish, as far as the options go.
-
-    OUT gets bundles/, report.json and, with --repository, a release folder. With --publish the server gets the
-    release, with --share devices get it.
-    """
-    from exporter.config import load_spec
+    """Build what the settings say, as far as the options go; raises the ``StellaError`` of the step that refuses."""
     from exporter.pipeline import ReleaseOptions
 
-    spec = with_bad_rows(load_spec(config), max_bad_rows)
-    if compare_features:
-        return compare(spec, as_json)
     if share is not None and url is None:
         raise InputError("A rollout needs a server.", advice="Give --publish URL, or leave --share out.")
     if out is None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from exporter.detectors.protocol import Candidate, Detector, FittedDetector, graph_scores
+from exporter.detectors.protocol import Candidate, Detector, FittedDetector, graph_scores, notes_of
 from exporter.spec import DetectorSpec
 
-__all__ = ["Candidate", "Detector", "FittedDetector", "graph_scores", "make_detector"]
+__all__ = ["Candidate", "Detector", "FittedDetector", "graph_scores", "make_detector", "notes_of"]
 
 
 def make_detector(spec: DetectorSpec, shared: FittedDetector | None = None) -> Detector:
@@ -21,6 +21,14 @@ def make_detector(spec: DetectorSpec, shared: FittedDetector | None = None) -> D
         from exporter.detectors.autoencoder import AutoencoderDetector
 
         return AutoencoderDetector(spec)
+    if spec.kind == "sklearn":
+        from exporter.detectors.pipeline import PipelineDetector
+
+        return PipelineDetector(spec)
+    if spec.onnx is not None:
+        from exporter.detectors.imported import ImportedDetector
+
+        return ImportedDetector(spec.onnx)
     from exporter.detectors.forest import FittedForest, ForestDetector
     from exporter.detectors.hybrid import HybridDetector
 

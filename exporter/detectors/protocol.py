@@ -73,6 +73,11 @@ class Detector(Protocol):
         """Train on (n, F) float32 features of healthy windows, NaN = missing."""
 
 
+def notes_of(fitted: FittedDetector) -> tuple[str, ...]:
+    """Return what a trained detector has to say for the report: its ``notes``, where the family makes any."""
+    return tuple(getattr(fitted, "notes", ()))
+
+
 def graph_scores(
     fitted: FittedDetector, features: FeatureMatrix, *, threads: int | None = None
 ) -> npt.NDArray[np.float32]:

@@ -9,7 +9,7 @@ that is most of the conversion's time, so lists go into the protobuf fields dire
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,8 @@ from onnx import AttributeProto, NodeProto, TensorProto, ValueInfoProto, helper,
 
 OPSET = 18
 ML_DOMAIN = "ai.onnx.ml"
+# Deprecated in ai.onnx.ml 5, which our graphs declare: TreeEnsemble took their place.
+OLD_TREES = ("TreeEnsembleRegressor", "TreeEnsembleClassifier")
 # The oldest IR that carries each version of ai.onnx.ml, so that older runtimes load what they can run; 8 is that of
 # opset 18 alone.
 IR_BY_ML_OPSET = {3: 8, 5: 10}
@@ -64,6 +66,14 @@ class GraphBuilder:
         self.nodes.append(node)
         return outputs
 
+    def top(self, value: str, count: int) -> tuple[str, str]:
+        """Find the smallest of the last axis; returns the names of the values, in order, and of their places."""
+        outputs = [self._fresh("TopK"), self._fresh("TopK")]
+        node = NodeProto(op_type="TopK", input=[value, self.constant(np.array([count], np.int64))], output=outputs)
+        node.attribute.append(_attribute("largest", 0))
+        self.nodes.append(node)
+        return outputs[0], outputs[1]
+
     def constant(self, value: npt.ArrayLike, dtype: npt.DTypeLike | None = None) -> str:
         """Add a constant, or find the equal one that is there already.
 
@@ -94,10 +104,11 @@ class GraphBuilder:
             ml_opset: Version of ``ai.onnx.ml``; a graph without its operators does not ask for it, since there are
                 runtimes that lack it.
         """
-        used = {value for node in self.nodes for value in node.input}
+        nodes = list(every_node(self.nodes))
+        used = {value for node in nodes for value in node.input}
         constants = [tensor for tensor in self.initializers if tensor.name in used]
         graph = helper.make_graph(self.nodes, name, list(inputs), list(outputs), constants)
-        trees = ML_DOMAIN in _domains(self.nodes)
+        trees = any(node.domain == ML_DOMAIN for node in nodes)
         imports = [helper.make_opsetid("", OPSET), *([helper.make_opsetid(ML_DOMAIN, ml_opset)] if trees else [])]
         return helper.make_model(
             graph,
@@ -116,15 +127,13 @@ class GraphBuilder:
         return f"{operator.lower()}{self._names}"
 
 
-def _domains(nodes: Iterable[NodeProto]) -> set[str]:
-    """Return the operator domains of nodes and of the bodies of If, Loop and Scan."""
-    found: set[str] = set()
+def every_node(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
+    """Yield nodes and all that are inside them, in the bodies of If, Loop and Scan."""
     for node in nodes:
-        found.add(node.domain)
+        yield node
         for attribute in node.attribute:
-            bodies = [attribute.g] if attribute.HasField("g") else attribute.graphs
-            found |= {domain for body in bodies for domain in _domains(body.node)}
-    return found
+            for body in [attribute.g] if attribute.HasField("g") else attribute.graphs:
+                yield from every_node(body.node)
 
 
 def tensor_info(name: str, dtype: npt.DTypeLike, shape: Sequence[int | str]) -> ValueInfoProto:
