@@ -27,7 +27,7 @@ from exporter.training import Base, Columns, Trained, train
 from exporter.window_sets import WindowSet
 
 # Figures on held-out devices rest on so many windows at most, of whole devices.
-MOST_EVALUATED = 2_000_000
+MOST_EVALUATED = 1_000_000
 MOST_TIMED = 20_000
 # A model this much worse than single readings is no model: windows without context do that (design, section 1).
 BASELINE_MARGIN = 0.01

@@ -35,11 +35,11 @@ FOLDS = 5
 LEAVE_ONE_OUT_BELOW = 10
 # A signal that goes missing more rarely than this in training does not earn a feature for it.
 SHARE_WORTH_A_FEATURE = 0.001
-# A forest of 1,000 trees draws 256,000 windows, and means and spreads are known to a part in a thousand long before:
-# of more windows a sample trains, drawn over all devices.
-MOST_TRAINED = 300_000
-# A quantile of .999 rests on 2,000 windows then; of more windows those of a sample of whole devices calibrate.
-MOST_CALIBRATED = 2_000_000
+# A forest of 300 trees draws 76,800 windows, and means and spreads are known to a third of a percent long before: of more
+# windows a sample trains, drawn over all devices.
+MOST_TRAINED = 100_000
+# A quantile of .999 rests on 1,000 windows then; of more windows those of a sample of whole devices calibrate.
+MOST_CALIBRATED = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
