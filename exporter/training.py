@@ -139,6 +139,7 @@ def train(
     labelled: bool,
     clusters: Clusters | None = None,
     base: Base | None = None,
+    calibrate: bool = True,
 ) -> Trained:
     """Train one model.
 
@@ -150,6 +151,8 @@ def train(
         labelled: Whether labels say which windows are healthy.
         clusters: Regimes of the context where they are known already; else they are found.
         base: For a cohort's hybrid model, the model of all devices.
+        calibrate: False lets scores of the training windows themselves stand in for out-of-fold ones: several times
+            as fast and as good for comparing detectors by the order of their scores, but no model to ship.
 
     Returns:
         The model.
@@ -172,7 +175,7 @@ def train(
         clusters = clusters or _clusters(group, plan, detector.seed)
     else:
         plan, clusters = base.plan, base.clusters
-    learner = _Learner(plan, clusters, detector, base)
+    learner = _Learner(plan, clusters, detector, base, calibrate)
     notes = _notes(group, columns)
     if not labelled and calibration.assumed_contamination:
         dropped = calibration.assumed_contamination
@@ -220,6 +223,7 @@ class _Learner:
     clusters: Clusters | None
     spec: DetectorSpec
     base: Base | None
+    leaves_out: bool = True
 
     def learn(self, windows: WindowSet, fold: int | None = None) -> _Learnt:
         """Train on healthy windows; ``fold`` names the part of the base that saw the same devices."""
@@ -247,6 +251,8 @@ class _Learner:
             (m,) raw scores of the judged windows, and what the folds learnt, where folds are devices.
         """
         judged = windows if judged is None else judged
+        if not self.leaves_out:
+            return self._score(self.learn(windows), judged).astype(np.float64), None
         of_device = _fold_of_devices(windows, self.spec.seed) if self.base is None else self.base.folds.of_device
         scores = np.empty(len(judged), np.float64)
         if of_device is None:

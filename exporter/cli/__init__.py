@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "simulate": ("exporter.cli.data:simulate", "Write the telemetry of a fleet that never existed."),
     "init": ("exporter.cli.data:init", "Write a commented model.toml from a data file."),
     "build": ("exporter.cli.build:build", "Train, convert, quantize, prove, pack, sign and publish in one go."),
+    "compare": ("exporter.cli.compare:compare", "Rank detectors, windows and context by evidence from the data."),
     "train": ("exporter.cli.steps:train", "Train and prove models, into a work folder."),
     "convert": ("exporter.cli.steps:convert", "Ship the fp32 graph of a work folder."),
     "quantize": ("exporter.cli.steps:quantize", "Ship the codebook8 graph of a work folder."),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from exporter.detectors.protocol import Candidate, Detector, FittedDetector, graph_scores
+from exporter.detectors.protocol import Candidate, Detector, FittedDetector, form_scores, graph_scores
 from exporter.spec import DetectorSpec
 
-__all__ = ["Candidate", "Detector", "FittedDetector", "graph_scores", "make_detector"]
+__all__ = ["Candidate", "Detector", "FittedDetector", "form_scores", "graph_scores", "make_detector"]
 
 
 def make_detector(spec: DetectorSpec, shared: FittedDetector | None = None) -> Detector:
