@@ -29,7 +29,10 @@ RESULTS = REPOSITORY / "benchmarks" / "results"
 QUICK_RESULTS = REPOSITORY / "build" / "benchmarks"  # small runs never replace the committed figures
 FORMAT = 1
 # The scripts, in the order in which they are run and shown.
-NAMES = ("forest", "scoring", "autoencoder", "fidelity", "graph", "cmapss", "device", "training", "gpu")
+NAMES = (
+    "forest", "scoring", "autoencoder", "fidelity", "graph", "cmapss", "quality", "attribution", "device", "training",
+    "gpu",
+)  # fmt: skip
 APART = ("aarch64",)  # scripts that are run by themselves, with results of the same form
 Cell = str | int | float | None
 

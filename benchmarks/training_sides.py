@@ -27,7 +27,7 @@ SLOTS = 24
 HOUR_MS = 3_600_000
 TREES = 200
 # What the exporter trains a forest on; the others get as many, so that the phase is one of the same work.
-MOST_TRAINED = 300_000
+MOST_TRAINED = 100_000
 COMPARED_ROWS = 5_000
 Matrix = npt.NDArray[np.float32]
 # Features of some rows, or of all when None, (n, F) float32: of every signal the newest, then the mean of each, then

@@ -20,6 +20,7 @@ from exporter.detectors import graph_scores
 from exporter.evaluation import evaluate
 from exporter.golden import Golden, make_golden
 from exporter.graph.running import Graph
+from exporter.holdout import learns_from_labels
 from exporter.proof import Proof, inexact, measured_forms, parity_dict, prove
 from exporter.references import choose_references
 from exporter.spec import HELD_OUT, TRAINING
@@ -111,7 +112,8 @@ def build_group(
     """
     columns = Columns(spec.data.signals, spec.data.context, spec.features.statistics)
     watch = _Laps(progress)
-    trained = train(group.windows, columns, spec.detector, spec.calibration, labelled=labelled, base=base)
+    learns = learns_from_labels(spec.train, labelled=labelled)
+    trained = train(group.windows, columns, spec.detector, spec.calibration, labelled=learns, base=base)
     watch.lap("train")
     proof = prove(group.proof_sets, trained)
     watch.lap("prove")
@@ -210,7 +212,7 @@ def _evaluate(spec: ModelSpec, group: Group, trained: Trained, graph: Graph, *, 
         columns,
         _of_any_size(spec.detector),
         spec.calibration,
-        labelled=labelled,
+        labelled=learns_from_labels(spec.train, labelled=labelled),
         clusters=trained.clusters,
     )
     alone = windows.newest_only()

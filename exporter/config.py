@@ -20,9 +20,11 @@ from exporter.spec import (
     EVERY_SECOND,
     HELD_OUT,
     KINDS,
+    LABELLED,
     MAX_BAD_ROWS,
     TRAINING,
     CalibrationSpec,
+    CompareSpec,
     DataSpec,
     DetectorSpec,
     FeatureSpec,
@@ -40,7 +42,9 @@ from exporter.spec_reading import Table
 
 __all__ = [
     "EVERY_SECOND",
+    "LABELLED",
     "CalibrationSpec",
+    "CompareSpec",
     "DataSpec",
     "DetectorSpec",
     "FeatureSpec",
@@ -111,6 +115,7 @@ def parse_spec(value: Mapping[str, Any], *, source: str, folder: Path) -> ModelS
         goals=_goals(root.table("goals")),
         prove=_proofs(root, folder),
         release=_release(root.table("release")),
+        compare=_compare(root.table("compare"), folder),
     )
     model.close()
     root.close()
@@ -228,10 +233,10 @@ def _train(table: Table) -> TrainSpec:
     value = table.take("holdout", TrainSpec().holdout)
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         spec = TrainSpec(tuple(value))
-    elif value in (EVERY_SECOND, "none"):
+    elif value in (EVERY_SECOND, LABELLED, "none"):
         spec = TrainSpec(str(value))
     else:
-        raise table.refuse("holdout", f"must be {EVERY_SECOND!r}, 'none' or a list of device ids")
+        raise table.refuse("holdout", f"must be {EVERY_SECOND!r}, {LABELLED!r}, 'none' or a list of device ids")
     table.close()
     return spec
 
@@ -272,5 +277,20 @@ def _release(table: Table) -> ReleaseSpec:
     )
     if not spec.channels:
         raise table.refuse("channels", "must name at least one channel")
+    table.close()
+    return spec
+
+
+def _compare(table: Table, folder: Path) -> CompareSpec:
+    default = CompareSpec()
+    detectors = tuple(_detector(one, folder) for one in table.tables("detectors"))
+    spec = CompareSpec(
+        detectors=detectors or default.detectors,
+        windows=table.integers("windows", default.windows, least=1, most=4096),
+        statistics=table.lists_of_texts("statistics", default.statistics),
+        context=table.flags("context", default.context),
+    )
+    if not spec.windows:
+        raise table.refuse("windows", "must name at least one number of slots")
     table.close()
     return spec

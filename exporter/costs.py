@@ -10,7 +10,7 @@ from __future__ import annotations
 import statistics
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -49,12 +49,15 @@ class Cost:
         return asdict(self) | {"window_us": {str(batch): value for batch, value in self.window_us.items()}}
 
 
-def measure_costs(graphs: Mapping[str, bytes], windows: Windows) -> dict[str, Cost]:
+def measure_costs(
+    graphs: Mapping[str, bytes], windows: Windows | Mapping[str, Windows], *, batches: Sequence[int] = BATCHES
+) -> dict[str, Cost]:
     """Measure graphs side by side.
 
     Args:
         graphs: By name; each takes ``window`` and gives ``anomaly_score``.
-        windows: (m, W, S) float32 to score, m >= 1; repeated where a batch needs more.
+        windows: (m, W, S) float32 to score, m >= 1; repeated where a batch needs more. By name where shapes differ.
+        batches: Windows in one call.
 
     Returns:
         Costs by name, in the same order.
@@ -66,13 +69,14 @@ def measure_costs(graphs: Mapping[str, bytes], windows: Windows) -> dict[str, Co
             began = time.perf_counter()
             sessions[name] = Graph(content, threads=1)
             loads[name].append(time.perf_counter() - began)
-    seconds = {batch: _seconds(sessions, windows, batch) for batch in BATCHES}
+    own = windows if isinstance(windows, Mapping) else dict.fromkeys(graphs, windows)
+    seconds = {batch: _seconds(sessions, own, batch) for batch in batches}
     return {
         name: Cost(
             bytes=len(content),
             bytes_deflated=deflated(content),
             load_ms=statistics.median(loads[name]) * 1e3,
-            window_us={batch: seconds[batch][name] / batch * 1e6 for batch in BATCHES},
+            window_us={batch: seconds[batch][name] / batch * 1e6 for batch in batches},
         )
         for name, content in graphs.items()
     }
@@ -83,9 +87,9 @@ def deflated(content: bytes) -> int:
     return len(zlib.compress(content, 9))
 
 
-def _seconds(sessions: Mapping[str, Graph], windows: Windows, batch: int) -> dict[str, float]:
+def _seconds(sessions: Mapping[str, Graph], windows: Mapping[str, Windows], batch: int) -> dict[str, float]:
     """Return the median seconds of a call by graph; they take turns, and a fast one runs more often in its turn."""
-    repeated = np.resize(windows, (max(len(windows), batch), *windows.shape[1:]))
+    repeated = {name: np.resize(own, (max(len(own), batch), *own.shape[1:])) for name, own in windows.items()}
     calls: dict[str, list[float]] = {name: [] for name in sessions}
     turn = 0
     for round_number in range(MOST):
@@ -93,8 +97,8 @@ def _seconds(sessions: Mapping[str, Graph], windows: Windows, batch: int) -> dic
         if not busy:
             break
         for name in busy:
-            start = turn * batch % (len(repeated) - batch + 1)
-            block = np.ascontiguousarray(repeated[start : start + batch])
+            start = turn * batch % (len(repeated[name]) - batch + 1)
+            block = np.ascontiguousarray(repeated[name][start : start + batch])
             began = time.perf_counter()
             sessions[name].run(block, ["anomaly_score"])
             calls[name].append(time.perf_counter() - began)

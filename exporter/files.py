@@ -51,6 +51,14 @@ def check_folder(folder: Path) -> None:
         )
 
 
+def path_from(folder: Path, path: Path) -> str:
+    """Return how a settings file in a folder names a path: relative where it lies within, else absolute."""
+    try:
+        return path.resolve().relative_to(folder.resolve()).as_posix()
+    except ValueError:
+        return path.resolve().as_posix()
+
+
 def write_bytes(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Write a file whole or not at all, making its folder; an existing one is replaced in one step.
 

@@ -11,6 +11,7 @@ from edge_runtime.errors import ContractError, InputError
 from exporter.columns import Columns
 from exporter.config import parse_spec
 from exporter.errors import TelemetryError
+from exporter.files import path_from
 from exporter.tables import column_names
 
 _ROUND_SECONDS = (1, 5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1200, 1800, 3600, 7200, 14400, 21600, 43200, 86400)
@@ -59,7 +60,7 @@ def write_settings(columns: Columns, readings: Path, labels: Path | None, *, nam
     text = "\n".join(
         [
             *_model(name),
-            *_data(columns, _path(readings, folder), None if labels is None else _path(labels, folder)),
+            *_data(columns, path_from(folder, readings), None if labels is None else path_from(folder, labels)),
             *_training(columns),
             *_release(),
         ]
@@ -130,7 +131,7 @@ def _training(columns: Columns) -> list[str]:
         "# minimum_readings = 6        # filled slots that a verdict needs; default: half of the slots",
         "",
         "[features]",
-        '# statistics = ["last", "mean"] # more is not better; try with: exporter build --compare-features',
+        '# statistics = ["last", "mean"] # more is not better; try with: exporter compare',
         "",
         "[detector]",
         '# kind = "isolation_forest"   # or hybrid: a cohort\'s own forest and that of all devices together',
@@ -147,7 +148,7 @@ def _training(columns: Columns) -> list[str]:
         "# assumed_contamination = 0.01  # without labels: share of windows dropped before training",
         "",
         "[train]",
-        '# holdout = "every-second-device" # scored, not trained on; "none" to ship, or a list of device ids',
+        '# holdout = "every-second-device" # scored, not trained on; or "labelled", "none" to ship, device ids',
         "",
     ]
 
@@ -182,14 +183,14 @@ def _release() -> list[str]:
         '# precision = "auto"            # fp32, codebook8, int8, or auto: what the goals prefer',
         "# cohorts = true                # a model of its own for each cohort with enough devices",
         "",
+        "[compare]                     # what `exporter compare` tries, each with each",
+        "# windows = [1, 12, 30, 120]",
+        '# statistics = [["last", "mean"], ["last", "mean", "std"]]',
+        "# context = [true, false]     # with the declared context, and with its signals judged as any others",
+        "# [[compare.detectors]]       # beside the own one; default: one of each family",
+        '# kind = "hybrid"',
+        "",
     ]
-
-
-def _path(path: Path, folder: Path) -> str:
-    try:
-        return path.resolve().relative_to(folder.resolve()).as_posix()
-    except ValueError:
-        return path.resolve().as_posix()
 
 
 def _text(value: str) -> str:

@@ -164,6 +164,7 @@ def _groups(
 
     from exporter.building import Group
     from exporter.dataset import HEALTHY
+    from exporter.holdout import learns_from_labels
     from exporter.window_sets import cut_windows, window_rule
 
     rule = window_rule(spec.window, trained_on)
@@ -185,10 +186,11 @@ def _groups(
     names = sorted({device.cohort for device in fleet.devices if device.cohort is not None})
     if not spec.release.cohorts or len(names) < 2:
         return groups  # one cohort alone is what the default model is trained on
+    learns = learns_from_labels(spec.train, labelled=fleet.labelled)
     for name in names:
         members = [number for number, device in enumerate(trained_on) if device.cohort == name]
         own = windows.of_devices(members)
-        healthy = int(np.count_nonzero(own.labels == HEALTHY)) if fleet.labelled else len(own)
+        healthy = int(np.count_nonzero(own.labels == HEALTHY)) if learns else len(own)
         if len(members) < FEWEST_DEVICES or healthy < FEWEST_HEALTHY_WINDOWS:
             notes.append(
                 f"Cohort {name!r} uses the default model: {len(members)} training devices with {healthy:,} healthy "

@@ -152,7 +152,7 @@ def _check_goals(build: Build) -> None:
     if missed:
         raise GoalsMissedError(
             f"Nothing was packed, for goals are missed. {' '.join(missed)}",
-            advice="Change the settings ('exporter build --compare-features' helps), or give --allow-below-goals.",
+            advice="Change the settings ('exporter compare' helps), or give --allow-below-goals.",
             missed=missed,
         )
 

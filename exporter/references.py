@@ -19,14 +19,15 @@ MOST_WINDOWS = 20_000
 CANDIDATES = 200
 
 
-def choose_references(trained: Trained) -> npt.NDArray[np.float32]:
+def choose_references(trained: Trained, count: int = REFERENCES) -> npt.NDArray[np.float32]:
     """Choose the reference windows of a model.
 
     Args:
         trained: The model, with its healthy windows and their out-of-fold scores.
+        count: R.
 
     Returns:
-        (R, W, S) float32 raw values: the fullest windows near the middle of each eighth of the healthy scores, each
+        (R, W, S) float32 raw values: the fullest windows near the middle of each R-th of the healthy scores, each
         from another device and regime where there are enough. For W = 1 the mean of the commonest regime, (1, 1, S).
     """
     sample = np.arange(0, len(trained.healthy), -(-len(trained.healthy) // MOST_WINDOWS))
@@ -38,8 +39,8 @@ def choose_references(trained: Trained) -> npt.NDArray[np.float32]:
     order = fullest[np.argsort(scores[fullest], kind="stable")]
     regimes = _regime_of_newest(trained, healthy)
     chosen: list[int] = []
-    for eighth in range(min(REFERENCES, order.size)):
-        middle = int((eighth + 0.5) * order.size / min(REFERENCES, order.size))
+    for part in range(min(count, order.size)):
+        middle = int((part + 0.5) * order.size / min(count, order.size))
         near = order[max(0, middle - CANDIDATES // 2) : middle + CANDIDATES // 2]
         used_devices = np.isin(healthy.device[near], healthy.device[chosen]) if chosen else np.zeros(near.size, bool)
         uses = np.array([np.count_nonzero(regimes[chosen] == regimes[one]) for one in near])

@@ -11,6 +11,7 @@ Precision = Literal["auto", "fp32", "codebook8", "int8"]
 Preference = Literal["smallest", "fastest"]
 HigherIs = Literal["anomalous", "healthy"]
 EVERY_SECOND = "every-second-device"
+LABELLED = "labelled"
 # Detector families, in the order of the help.
 KINDS = ("isolation_forest", "hybrid", "autoencoder", "sklearn", "onnx")
 # Windows in one call, at which every candidate is timed.
@@ -171,10 +172,11 @@ class CalibrationSpec:
 
 @dataclass(frozen=True, slots=True)
 class TrainSpec:
-    """Which devices are kept out of training and scored instead.
+    """What is kept out of training and scored instead.
 
     Attributes:
-        holdout: ``every-second-device`` (sorted by id, per cohort: the second, fourth ...), ``none``, or device ids.
+        holdout: ``every-second-device`` (sorted by id, per cohort: the second, fourth ...), ``none``, device ids, or
+            ``labelled``: every device trains on its readings without a label and is judged on its labelled ones.
     """
 
     holdout: str | tuple[str, ...] = EVERY_SECOND
@@ -235,6 +237,31 @@ class ReleaseSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class CompareSpec:
+    """What ``exporter compare`` tries: every detector with every window, its statistics and every context.
+
+    The defaults span what was best on public fleets: single readings and half a day of statistics for turbofans,
+    levels and spreads over 30 readings for servers (smd), two scales over 120 for application servers (asd).
+
+    Attributes:
+        detectors: To try beside the model's own; empty: one of each family, with its defaults.
+        windows: Numbers of slots.
+        statistics: Sets of statistics; one that looks back further than a window has slots is left out there.
+        context: With the declared context, and without: then its signals are judged as any others.
+    """
+
+    detectors: tuple[DetectorSpec, ...] = ()
+    windows: tuple[int, ...] = (1, 12, 30, 120)
+    statistics: tuple[tuple[str, ...], ...] = (
+        ("last", "mean"),
+        ("last", "mean", "std"),
+        ("last", "mean", "std", "range", "slope", "delta"),
+        ("last", "mean:12", "std:12", "mean", "std"),
+    )
+    context: tuple[bool, ...] = (True, False)
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSpec:
     """All of ``model.toml``."""
 
@@ -248,6 +275,7 @@ class ModelSpec:
     goals: GoalSpec = GoalSpec()
     release: ReleaseSpec = ReleaseSpec()
     prove: tuple[ProofSpec, ...] = ()
+    compare: CompareSpec = CompareSpec()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as JSON-ready tables, as provenance.json records them; paths by name only."""

@@ -108,6 +108,23 @@ class Table:
             raise self.refuse(key, "must be a list of texts")
         return tuple(value)
 
+    def lists_of_texts(self, key: str, default: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ...]:
+        """Take a list of lists of texts; none of them is empty."""
+        value = self.take(key, default)
+        if not isinstance(value, list | tuple) or not value:
+            raise self.refuse(key, "must be a list of lists of texts")
+        for texts in value:
+            if not isinstance(texts, list | tuple) or not texts or not all(isinstance(t, str) and t for t in texts):
+                raise self.refuse(key, "must be a list of lists of texts")
+        return tuple(tuple(texts) for texts in value)
+
+    def flags(self, key: str, default: tuple[bool, ...]) -> tuple[bool, ...]:
+        """Take a list of true and false, at least one of them."""
+        value = self.take(key, default)
+        if not isinstance(value, list | tuple) or not value or not all(isinstance(item, bool) for item in value):
+            raise self.refuse(key, "must be a list of true and false")
+        return tuple(value)
+
     def text_by_name(self, key: str, *, known: tuple[str, ...]) -> dict[str, str]:
         """Take a table of texts whose keys are among ``known``."""
         value = self.take(key, {})

@@ -18,7 +18,9 @@ from exporter.cli.options import (
     created_option,
     json_option,
     keep_option,
+    max_bad_rows_option,
     now,
+    out_option,
     release_number_option,
     repository_option,
     source_option,
@@ -26,6 +28,7 @@ from exporter.cli.options import (
     targets_key_options,
     token_options,
     version_option,
+    with_bad_rows,
     workers_of,
     workers_options,
 )
@@ -40,9 +43,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @config_option
-@click.option(
-    "--out", type=click.Path(path_type=Path, file_okay=False), help="Folder to write to.  [required unless comparing]"
-)
+@out_option
 @targets_key_options
 @repository_option
 @click.option("--publish", "url", help="Server to publish to.")
@@ -54,12 +55,11 @@ if TYPE_CHECKING:
 @created_option
 @source_option
 @keep_option
-@click.option("--max-bad-rows", type=click.FloatRange(0, 1), help="Share of rows that may be set aside.")
+@max_bad_rows_option
 @allow_below_goals_option
 @workers_options
-@click.option("--compare-features", is_flag=True, help="Try a few feature sets and windows, and pack nothing.")
 @json_option
-def build(config: Path, max_bad_rows: float | None, compare_features: bool, **options: Any) -> None:
+def build(config: Path, max_bad_rows: float | None, **options: Any) -> None:
     """Train, convert, quantize, prove, pack, sign and publish, as far as the options go.
 
     OUT gets bundles/, report.json and, with --repository, a release folder. With --publish the server gets the
@@ -67,16 +67,13 @@ def build(config: Path, max_bad_rows: float | None, compare_features: bool, **op
     """
     from exporter.config import load_spec
 
-    spec = with_bad_rows(load_spec(config), max_bad_rows)
-    if compare_features:
-        return compare(spec, options["as_json"])
-    return build_spec(spec, **options)
+    return build_spec(with_bad_rows(load_spec(config), max_bad_rows), **options)
 
 
 def build_spec(
     spec: ModelSpec,
     *,
-    out: Path | None,
+    out: Path,
     targets_key_file: Path | None,
     keys_folder: Path | None,
     passphrase_file: Path | None,
@@ -103,8 +100,6 @@ def build_spec(
 
     if share is not None and url is None:
         raise InputError("A rollout needs a server.", advice="Give --publish URL, or leave --share out.")
-    if out is None:
-        raise click.UsageError("Missing option '--out': the folder to write to.")
     options = ReleaseOptions(
         out=out,
         key=targets_key(targets_key_file, keys_folder, passphrase_file, passphrase),
@@ -137,37 +132,3 @@ def run_build(spec: ModelSpec, options: ReleaseOptions, workers: Workers | None,
     if as_json:
         return emit(report, [], as_json)
     return print_report(outcome, report_console())
-
-
-def with_bad_rows(spec: ModelSpec, max_bad_rows: float | None) -> ModelSpec:
-    """Return settings with another share of rows that may be set aside."""
-    from dataclasses import replace
-
-    return spec if max_bad_rows is None else replace(spec, data=replace(spec.data, max_bad_rows=max_bad_rows))
-
-
-def compare(spec: ModelSpec, as_json: bool) -> None:
-    """Try settings and print them side by side."""
-    from rich.table import Table
-
-    from exporter.comparison import compare_features
-    from exporter.report import quality_cells
-
-    with progress_display() as show:
-        trials = compare_features(spec, train=partial(train_models, workers=None), progress=show)
-    if as_json:
-        return emit({"trials": [trial.to_dict() for trial in trials]}, [], as_json)
-    table = Table(title="Default model on devices it was not trained on", title_justify="left")
-    for head in ("slots", "statistics", "features", "AUC", "faulty caught", "how early", "healthy alarms"):
-        table.add_column(head, justify="left" if head == "statistics" else "right")
-    for trial in trials:
-        auc, _, *others = quality_cells(trial.evaluation)
-        mark = " (present)" if trial.is_present else ""
-        table.add_row(str(trial.slots), f"{' '.join(trial.statistics)}{mark}", str(trial.features), auc, *others)
-    console = report_console()
-    console.print(table)
-    for trial in trials:
-        if trial.refused:
-            setting = f"{trial.slots} slots, {' '.join(trial.statistics)}"
-            console.print(f"- {setting}: {trial.refused}", markup=False, highlight=False)
-    return None

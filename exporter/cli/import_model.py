@@ -8,17 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from exporter.cli.build import build, build_spec, with_bad_rows
+from exporter.cli.build import build, build_spec
+from exporter.cli.options import with_bad_rows
 
 if TYPE_CHECKING:
     from exporter.spec import HigherIs
 
+
 # Whatever build does with a model once it is trained, import does as well.
-_NOT_SHARED = ("compare_features",)
-_OPTIONS = [parameter for parameter in build.params if parameter.name not in _NOT_SHARED]
-
-
-@click.command("import", params=list(_OPTIONS))
+@click.command("import", params=list(build.params))
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--input", "entry", help="Its input.  [default: the only one]")
 @click.option("--output", help="Its output that scores.  [default: the only one]")

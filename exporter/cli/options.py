@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ import click
 from edge_runtime.errors import InputError
 
 if TYPE_CHECKING:
+    from exporter.config import ModelSpec
     from exporter.keys import ReleaseKey
     from exporter.parallel import Workers
     from exporter.server import Server
@@ -49,6 +51,11 @@ release_number_option = click.option(
     "--release-number", type=click.IntRange(min=1), help="What orders releases.  [default: one more than the last]"
 )
 source_option = click.option("--source-revision", help="Revision of data and settings, for provenance.json.")
+
+
+max_bad_rows_option = click.option(
+    "--max-bad-rows", type=click.FloatRange(0, 1), help="Share of rows that may be set aside."
+)
 
 
 class Share(click.ParamType[int]):
@@ -95,6 +102,11 @@ created_option = click.option(
     envvar="SOURCE_DATE_EPOCH",
     help="Time to write into provenance.json; without it no time is inside.  [env: SOURCE_DATE_EPOCH]",
 )
+
+
+def with_bad_rows(spec: ModelSpec, max_bad_rows: float | None) -> ModelSpec:
+    """Return settings with another share of rows that may be set aside; None keeps it."""
+    return spec if max_bad_rows is None else replace(spec, data=replace(spec.data, max_bad_rows=max_bad_rows))
 
 
 def combined(*options: Decorator) -> Decorator:

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from exporter.cli.build import with_bad_rows
 from exporter.cli.options import (
     allow_below_goals_option,
     config_option,
     created_option,
     json_option,
+    max_bad_rows_option,
     now,
     out_option,
     release_number_option,
@@ -26,6 +26,7 @@ from exporter.cli.options import (
     targets_key,
     targets_key_options,
     version_option,
+    with_bad_rows,
     workers_of,
     workers_options,
 )
@@ -43,7 +44,7 @@ _WORK = click.argument("work", type=click.Path(path_type=Path, file_okay=False))
 @click.command()
 @config_option
 @out_option
-@click.option("--max-bad-rows", type=click.FloatRange(0, 1), help="Share of rows that may be set aside.")
+@max_bad_rows_option
 @workers_options
 @json_option
 def train(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from exporter.detectors.protocol import Candidate, Detector, FittedDetector, graph_scores, notes_of
+from exporter.detectors.protocol import Candidate, Detector, FittedDetector, form_scores, graph_scores, notes_of
 from exporter.spec import DetectorSpec
 
-__all__ = ["Candidate", "Detector", "FittedDetector", "graph_scores", "make_detector", "notes_of"]
+__all__ = ["Candidate", "Detector", "FittedDetector", "form_scores", "graph_scores", "make_detector", "notes_of"]
 
 
 def make_detector(spec: DetectorSpec, shared: FittedDetector | None = None) -> Detector:

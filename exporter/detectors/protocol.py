@@ -91,8 +91,22 @@ def graph_scores(
     Returns:
         (n,) float32, equal to ``raw_scores`` within what ``exporter.proof`` demands of the exact graph.
     """
+    return form_scores(fitted.add_to, features, threads=threads)
+
+
+def form_scores(add: AddDetector, features: FeatureMatrix, *, threads: int | None = None) -> npt.NDArray[np.float32]:
+    """Return raw scores by one form of a detector, exact or not.
+
+    Args:
+        add: Adds its nodes.
+        features: (n, F) float32.
+        threads: Blocks that run at the same time; all cores when None.
+
+    Returns:
+        (n,) float32.
+    """
     graph = GraphBuilder()
-    fitted.add_to(graph, "X", "score")
+    add(graph, "X", "score")
     columns = features.shape[1]
     model = graph.model("detector", [tensor_info("X", "f4", ("n", columns))], [tensor_info("score", "f4", ("n", 1))])
     return np.asarray(Graph(model, threads=threads).run(features, ["score"])[0][:, 0], np.float32)

@@ -23,3 +23,11 @@ def test_every_graph_is_measured_at_every_batch() -> None:
         assert set(cost.window_us) == set(BATCHES)
         assert all(value > 0 for value in cost.window_us.values())
         assert set(cost.to_dict()["window_us"]) == {"1", "100", "10000"}
+
+
+def test_graphs_of_other_shapes_get_windows_of_their_own() -> None:
+    wide = np.zeros((3, SLOTS, 2 * SIGNALS), np.float32)
+    windows = {"one": wide[..., :SIGNALS], "two": wide}
+    graphs = {"one": tiny_graph(), "two": tiny_graph(signals=2 * SIGNALS)}
+    costs = measure_costs(graphs, windows, batches=(1,))
+    assert [set(cost.window_us) for cost in costs.values()] == [{1}, {1}]

@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 
 from exporter import tables
-from exporter.config import DataSpec, TrainSpec
+from exporter.config import LABELLED, DataSpec, TrainSpec
 from exporter.dataset import Device, Fleet, read_fleet
 from exporter.errors import SpecError, TelemetryError
-from exporter.holdout import split_devices
+from exporter.holdout import learns_from_labels, split_devices
 
 
 def frame(rows: int = 200) -> pd.DataFrame:
@@ -308,3 +308,20 @@ def test_the_readings_are_in_memory_once(tmp_path: Path, monkeypatch: pytest.Mon
     values = sum(device.values.nbytes for device in fleet.devices)
     assert values == rows * 20 * 4
     assert peak < 2 * values  # beside the values a row costs 17 bytes and, while it is put in order, twice that
+
+
+def test_labelled_readings_are_held_out_of_every_device() -> None:
+    labels = np.array([-1, -1, 0, 1, -1], np.int8)
+    whole = Device("a", None, np.arange(5), np.arange(5, dtype=np.float32)[:, None], labels)
+    never = Device("b", None, np.arange(2), np.zeros((2, 1), np.float32), np.full(2, -1, np.int8))
+    spec = TrainSpec(LABELLED)
+    trained, held = split_devices(spec, [whole, never])
+    assert [(d.name, d.timestamps_ms.tolist()) for d in trained] == [("a", [0, 1, 4]), ("b", [0, 1])]
+    assert [(d.name, d.values[:, 0].tolist(), d.labels.tolist()) for d in held] == [("a", [2, 3], [0, 1])]
+    with pytest.raises(TelemetryError, match="no reading has a label"):
+        split_devices(spec, [never])
+    with pytest.raises(TelemetryError, match="every reading has a label"):
+        split_devices(spec, held)
+    assert learns_from_labels(TrainSpec(), labelled=True)
+    assert not learns_from_labels(spec, labelled=True)
+    assert not learns_from_labels(TrainSpec(), labelled=False)

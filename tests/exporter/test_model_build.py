@@ -15,6 +15,7 @@ from edge_runtime.contract.golden import GoldenSpec
 from exporter.built import Build, BuiltModel
 from exporter.card_data import MOST_WINDOWS
 from exporter.config import (
+    LABELLED,
     CalibrationSpec,
     DetectorSpec,
     GoalSpec,
@@ -291,3 +292,19 @@ def test_a_network_ships_what_keeps_its_scores_alone_and_among_others(tmp_path: 
     assert model.precisions[model.form] == "int8"
     assert forms[model.form]["sets"]["held out"]["alone_difference"] <= 1e-5
     assert not model.below_goals
+
+
+def test_labelled_readings_are_held_out_and_judge_what_the_others_taught(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, {"big": 12})
+    assert spec.data.labels is not None
+    labels = pd.read_parquet(spec.data.labels)
+    # The first half of each device's record has no labels: it is what the model learns from.
+    later = (
+        labels["timestamp"] >= labels["timestamp"].min() + (labels["timestamp"].max() - labels["timestamp"].min()) / 2
+    )
+    labels[later].to_parquet(spec.data.labels)
+    build = build_models(replace(spec, train=TrainSpec(LABELLED)))
+    (model,) = build.models
+    assert build.devices == {"trained": 12, "held_out": 12}
+    assert model.evaluation["auc"] > 0.8
+    assert any("taken for faulty" in note for note in model.notes), "no label was learnt from"

@@ -15,9 +15,8 @@ from simulators.tiny_build import tiny_build, tiny_model
 
 from edge_runtime.errors import StellaError, StorageError
 from exporter.built import Build
-from exporter.comparison import compare_features, variants
-from exporter.config import DataSpec, ModelSpec, WindowSpec
-from exporter.errors import GoalsMissedError, TelemetryError
+from exporter.config import DataSpec, ModelSpec
+from exporter.errors import GoalsMissedError
 from exporter.keys import create_key
 from exporter.pipeline import ReleaseOptions, build_release
 from exporter.release import adopt_release, sign_release
@@ -76,25 +75,6 @@ def test_missing_figures_are_dashes() -> None:
     assert set(quality_cells({})) == {"-"}
 
 
-def test_comparison_tries_settings_once_and_packs_nothing() -> None:
-    tried: list[ModelSpec] = []
-
-    def one(spec: ModelSpec, progress: object) -> Build:
-        tried.append(spec)
-        return tiny_build()
-
-    trials = compare_features(SPEC, train=one)
-    assert [trial.is_present for trial in trials] == [True] + [False] * (len(trials) - 1)
-    assert len({(spec.window.slots, spec.features.statistics) for spec in tried}) == len(tried) >= 5
-    assert all(spec.release.cohorts is False for spec in tried)
-    assert any(spec.window.slots == 1 for spec in tried)
-
-
-def test_variants_of_a_single_reading_model_have_windows() -> None:
-    spec = replace(SPEC, window=WindowSpec(slots=1))
-    assert {variant.window.slots for variant in variants(spec)} == {1, 6, 12, 24}
-
-
 def test_second_signer_is_asked_for(tmp_path: Path) -> None:
     desk = ReleaseDesk(tmp_path)
     second = create_key(tmp_path / "second.key", "targets", None)
@@ -138,19 +118,6 @@ def test_what_would_be_refused_later_is_refused_before_training(
 
     with pytest.raises(StellaError, match=sentence):
         build_release(SPEC, options, train=never)
-
-
-def test_a_setting_that_cannot_be_trained_does_not_end_the_comparison() -> None:
-    def one(spec: ModelSpec, progress: object) -> Build:
-        if spec.window.slots > 12:
-            raise TelemetryError("Too few windows.")
-        return tiny_build()
-
-    trials = compare_features(SPEC, train=one)
-    assert {trial.slots: trial.refused for trial in trials} == {12: "", 1: "", 6: "", 24: "Too few windows."}
-    assert set(quality_cells(trials[-1].evaluation)) == {"-"}
-    with pytest.raises(TelemetryError):
-        compare_features(replace(SPEC, window=WindowSpec(slots=24)), train=one)
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_training(

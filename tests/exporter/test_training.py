@@ -102,3 +102,15 @@ def test_a_hybrid_is_calibrated_on_devices_that_neither_forest_saw() -> None:
     assert trained.folds is not None
     with pytest.raises(ValueError, match="hybrid"):
         train(cohort, COLUMNS, DETECTOR, calibration, labelled=True).base()
+
+
+def test_a_model_for_comparing_has_the_detector_that_ships_and_is_calibrated_on_itself() -> None:
+    windows = fleet(5)
+    spec = CalibrationSpec(threshold=0.9)
+    shipped = train(windows, COLUMNS, DETECTOR, spec, labelled=True)
+    compared = train(windows, COLUMNS, DETECTOR, spec, labelled=True, calibrate=False)
+    np.testing.assert_array_equal(
+        graph_scores(compared.detector, shipped.features), graph_scores(shipped.detector, shipped.features)
+    )
+    np.testing.assert_array_equal(compared.out_of_fold, graph_scores(compared.detector, compared.features))
+    assert compared.folds is None

@@ -22,7 +22,7 @@ THRESHOLD = 0.5
 
 
 @cache
-def tiny_graph() -> bytes:
+def tiny_graph(*, signals: int = SIGNALS) -> bytes:
     """raw = sum of all values, anomaly = sigmoid(raw), verdict = raw > .5."""
     nodes = [
         helper.make_node("ReduceSum", ["window", "axes"], ["summed"], keepdims=0),
@@ -43,7 +43,7 @@ def tiny_graph() -> bytes:
         onnx.numpy_helper.from_array(np.array([1], np.int64), "last"),
         onnx.numpy_helper.from_array(np.array(THRESHOLD, np.float32), "threshold"),
     ]
-    window = helper.make_tensor_value_info("window", TensorProto.FLOAT, ["batch", SLOTS, SIGNALS])
+    window = helper.make_tensor_value_info("window", TensorProto.FLOAT, ["batch", SLOTS, signals])
     graph = helper.make_graph(nodes, "tiny", [window], outputs, constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     return bytes(model.SerializeToString())
