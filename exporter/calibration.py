@@ -71,8 +71,9 @@ def fit_calibration(healthy_scores: npt.NDArray[np.floating]) -> Calibration:
     knots: list[tuple[float, float]] = []
     above_x, above_share = 1.0, np.inf
     # From the top down, so that the last healthy knot is never the one that has to give way.
-    for share in _shares(last)[::-1].tolist():
-        x = float(np.quantile(scores, share if n >= ENOUGH_FOR_LAST else share / last))
+    shares = _shares(last)[::-1]
+    places = np.quantile(scores, shares if n >= ENOUGH_FOR_LAST else shares / last)
+    for share, x in zip(shares.tolist(), places.tolist(), strict=True):
         if above_x - x >= CLOSEST and x >= CLOSEST and (above_share - share) * n >= SCORES_BETWEEN:
             knots.append((x, share))
             above_x, above_share = x, share

@@ -80,8 +80,11 @@ def prove(sets: Mapping[str, WindowSet], trained: Trained) -> Proof:
     exact = Candidate(FP32, "fp32", trained.detector.add_to, "The trained model, converted exactly.")
     forms = [exact]
     for candidate in trained.detector.candidates(trained.features):
-        content[candidate.name] = _graph_bytes(trained, candidate.add)
-        forms.append(candidate)
+        graph = _graph_bytes(trained, candidate.add)
+        # Two ways of calibrating may find the same ranges: then there is one form, not two.
+        if graph not in content.values():
+            content[candidate.name] = graph
+            forms.append(candidate)
     fidelity: dict[str, dict[str, Fidelity]] = {form.name: {} for form in forms}
     auc: dict[str, float | None] = {}
     for name, every in sets.items():

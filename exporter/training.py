@@ -12,7 +12,6 @@ The order (contract, Calibration):
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,13 +25,12 @@ from exporter.config import CalibrationSpec, DetectorSpec
 from exporter.dataset import HEALTHY
 from exporter.detectors import FittedDetector, graph_scores, make_detector, notes_of
 from exporter.errors import TelemetryError
+from exporter.folds import Fold, Folds, fold_of_devices, stretches
 from exporter.graph.features import FeaturePlan, feature_model, plan_features
 from exporter.graph.running import Graph
 from exporter.regimes import Clusters, find_clusters, fit_regimes
 from exporter.window_sets import WindowSet
 
-FOLDS = 5
-LEAVE_ONE_OUT_BELOW = 10
 # A signal that goes missing more rarely than this in training does not earn a feature for it.
 SHARE_WORTH_A_FEATURE = 0.001
 # A forest of 300 trees draws 76,800 windows, and means and spreads are known to a third of a percent long before: of
@@ -40,27 +38,6 @@ SHARE_WORTH_A_FEATURE = 0.001
 MOST_TRAINED = 100_000
 # A quantile of .999 rests on 1,000 windows then; of more windows those of a sample of whole devices calibrate.
 MOST_CALIBRATED = 1_000_000
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Fold:
-    """What was learnt without the devices of one fold: residuals and detector."""
-
-    regimes: Regimes | None
-    detector: FittedDetector
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Folds:
-    """The folds of a fleet.
-
-    Attributes:
-        of_device: (devices,) the fold of each device's number, -1 for one that is not there.
-        learnt: By fold.
-    """
-
-    of_device: npt.NDArray[np.int64]
-    learnt: tuple[Fold, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -255,10 +232,10 @@ class _Learner:
         # What learnt elsewhere learns nothing here: folds would only give its score five scales.
         if self.spec.onnx is not None or not self.leaves_out:
             return self._score(self.learn(windows), judged).astype(np.float64), None
-        of_device = _fold_of_devices(windows, self.spec.seed) if self.base is None else self.base.folds.of_device
+        of_device = fold_of_devices(windows, self.spec.seed) if self.base is None else self.base.folds.of_device
         scores = np.empty(len(judged), np.float64)
         if of_device is None:
-            for held in _stretches(len(windows)):
+            for held in stretches(len(windows)):
                 scores[held] = self._score(self.learn(windows.take(~held)), windows.take(held))
             return scores, None
         learnt = []
@@ -286,26 +263,6 @@ def _check_healthy(windows: WindowSet, columns: Columns) -> None:
             f"No healthy training reading has a value for all of its context ({', '.join(columns.context)}).",
             advice="Leave out of data.context what is never known.",
         )
-
-
-def _fold_of_devices(windows: WindowSet, seed: int) -> npt.NDArray[np.int64] | None:
-    """Return the fold of each device's number: 5 folds, or one device each below 10 devices; None for one device."""
-    present = np.unique(windows.device)
-    if present.size == 1:
-        return None
-    number = present.size if present.size < LEAVE_ONE_OUT_BELOW else FOLDS
-    of_device = np.full(len(windows.devices), -1, np.int64)
-    of_device[np.random.default_rng(seed).permutation(present)] = np.arange(present.size) % number
-    return of_device
-
-
-def _stretches(windows: int) -> Iterator[npt.NDArray[np.bool_]]:
-    """Yield masks of five stretches of time: a single device has no other to be scored by."""
-    fold = np.arange(windows) * FOLDS // max(1, windows)
-    for number in range(FOLDS):
-        held = fold == number
-        if held.any() and not held.all():
-            yield held
 
 
 def _clusters(windows: WindowSet, plan: FeaturePlan, seed: int) -> Clusters | None:

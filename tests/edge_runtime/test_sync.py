@@ -16,60 +16,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from simulators.bundles import BuiltBundle, SmallBundle
 from simulators.enrolled import EnrolledDevice
 from simulators.repository import Fault, RepositorySimulator
+from simulators.sync_scenes import FIRST, SECOND, offer, refused
 
-from edge_runtime.config import load_config
 from edge_runtime.contract.archive import pack
 from edge_runtime.contract.bundle import CARD_PAGE_NAME
 from edge_runtime.device import EnrolledDevice as Device
-from edge_runtime.device import open_device
 from edge_runtime.errors import StorageError
 from edge_runtime.files import FileSystem
 from edge_runtime.identity import save_identity
-from edge_runtime.sync import SyncReport
 from edge_runtime.update_outcome import load_outcome
-
-FIRST = SmallBundle().build()
-SECOND = SmallBundle(version="2.0.0", release_number=2, bias=0.5).build()
-
-
-@pytest.fixture
-def enrolled(tmp_path: Path) -> EnrolledDevice:
-    """A device that runs release 1."""
-    server = RepositorySimulator()
-    server.publish(FIRST)
-    server.roll_out(1)
-    device = EnrolledDevice.make(tmp_path / "home", server)
-    assert device.sync().error is None
-    assert device.active_release() == 1
-    device.sink.events.clear()
-    return device
-
-
-def offer(enrolled: EnrolledDevice, bundle: BuiltBundle, **changes: Any) -> None:
-    """Publish a bundle and roll it out to everybody."""
-    enrolled.server.publish(bundle)
-    enrolled.server.roll_out(bundle.what.release_number, previous=1, **changes)
-
-
-def refused(enrolled: EnrolledDevice, reason: str, release: int | None = 2) -> SyncReport:
-    """Sync, and check that it was refused for a reason, remembered, reported once, and changed nothing."""
-    before = enrolled.device.store.pointer()
-    report = enrolled.sync()
-    assert report.error is not None
-    assert report.error.advice
-    assert (report.outcome.reason, report.outcome.release) == (reason, release)
-    assert enrolled.device.store.pointer() == before
-    assert enrolled.active_release() == 1
-    assert load_outcome(enrolled.device.home) == report.outcome
-    if not (reason == "download_failed" and release is None):
-        (event,) = enrolled.sink.events
-        assert event.name == f"update_{report.outcome.outcome}"
-        assert event.detail["reason"] == reason
-        assert event.bundle == FIRST.digest
-    events = len(enrolled.sink.events)
-    enrolled.sync()
-    assert len(enrolled.sink.events) == events  # the same news is told once
-    return report
 
 
 def test_the_first_release_is_activated_and_reported(tmp_path: Path) -> None:
@@ -308,55 +263,6 @@ def test_a_model_whose_scores_are_no_numbers_is_refused(enrolled: EnrolledDevice
     report = refused(enrolled, "golden_failed")
     assert report.error is not None
     assert report.error.fields["cause"] == "not_finite"
-
-
-POOR = SmallBundle(version="2.0.0", release_number=2, bias=0.5, below_goals=("Single readings do better.",)).build()
-
-
-def choosy(enrolled: EnrolledDevice) -> None:
-    """Let the device refuse what misses its makers' goals."""
-    enrolled.device = dataclasses.replace(enrolled.device, refuse_below_goals=True)
-
-
-def test_a_release_below_its_goals_is_refused_where_the_owner_wants_that(enrolled: EnrolledDevice) -> None:
-    choosy(enrolled)
-    offer(enrolled, POOR)
-    report = refused(enrolled, "below_goals")
-    assert report.outcome.outcome == "refused"
-    assert "Single readings do better." in str(report.error)
-    better = SmallBundle(version="3.0.0", release_number=3).build()
-    offer(enrolled, better)
-    assert enrolled.sync().outcome.outcome == "activated"
-
-
-@pytest.mark.parametrize("wanted", [True, False])
-def test_the_setting_reaches_the_device(enrolled: EnrolledDevice, wanted: bool) -> None:
-    home = str(enrolled.device.home.path)
-    config = load_config({"home": home}, {"EDGE_RUNTIME_REFUSE_BELOW_GOALS": str(wanted)})
-    with open_device(config) as device:
-        assert device.refuse_below_goals is wanted
-
-
-def test_a_release_below_its_goals_is_taken_by_default_and_stays_when_the_owner_minds_later(
-    enrolled: EnrolledDevice,
-) -> None:
-    offer(enrolled, POOR)
-    assert enrolled.sync().outcome.outcome == "activated"
-    choosy(enrolled)
-    assert enrolled.sync().outcome.outcome == "unchanged"
-    assert enrolled.active_release() == 2
-
-
-def test_going_back_to_a_release_below_its_goals_is_refused_too(enrolled: EnrolledDevice) -> None:
-    offer(enrolled, POOR)
-    enrolled.sync()
-    enrolled.server.publish(SmallBundle(version="3.0.0", release_number=3).build())
-    enrolled.server.roll_out(3, previous=2)
-    assert enrolled.sync().outcome.release == 3
-    choosy(enrolled)
-    enrolled.server.roll_out(3, previous=2, state="rolled_back")
-    assert enrolled.sync().outcome.reason == "below_goals"
-    assert enrolled.active_release() == 3
 
 
 def test_a_refused_bundle_is_not_downloaded_again(enrolled: EnrolledDevice) -> None:
