@@ -22,6 +22,7 @@ from exporter.golden import Golden, make_golden
 from exporter.graph.running import Graph
 from exporter.holdout import learns_from_labels
 from exporter.proof import Proof, inexact, measured_forms, parity_dict, prove
+from exporter.quantization.network import FEWEST_ROWS
 from exporter.references import choose_references
 from exporter.spec import HELD_OUT, TRAINING
 from exporter.training import Base, Columns, Trained, train
@@ -32,6 +33,8 @@ MOST_EVALUATED = 1_000_000
 MOST_TIMED = 20_000
 # A model this much worse than single readings is no model: windows without context do that (design, section 1).
 BASELINE_MARGIN = 0.01
+# Detectors whose integer forms are calibrated on windows.
+NETWORKS = ("autoencoder", "onnx")
 # The anomaly score orders as the raw score does (contract, Calibration).
 AUC_TOLERANCE = 1e-4
 # Steps of one model: train, prove, measure, golden windows, evaluate.
@@ -163,7 +166,7 @@ def _whole(
         costs={one.name: one.cost.to_dict() | {"verdict": choice.verdicts[one.name]} for one in measured},
         evaluation=evaluation,
         convert_seconds=proof.convert_seconds,
-        notes=(*trained.notes, *_quality_notes(evaluation)),
+        notes=(*trained.notes, *_form_notes(spec, trained), *_quality_notes(evaluation)),
         below_goals=(*inexact(spec, proof), *choice.missed, *_unordered(evaluation)),
         card_data=_card_data(spec, group, trained, proof, references),
     )
@@ -234,6 +237,14 @@ def _unordered(evaluation: dict[str, Any]) -> tuple[str, ...]:
     if auc is None or raw is None or abs(auc - raw) <= AUC_TOLERANCE:
         return ()
     return (f"The AUC of the anomaly score is {auc:.4f}, that of the raw score {raw:.4f}.",)
+
+
+def _form_notes(spec: ModelSpec, trained: Trained) -> tuple[str, ...]:
+    """Say why a network has no integer forms, where that is for lack of windows."""
+    windows = len(trained.features)
+    if spec.detector.kind not in NETWORKS or windows >= FEWEST_ROWS:
+        return ()
+    return (f"No int8 form was made: its ranges need {FEWEST_ROWS} healthy windows, and there are {windows}.",)
 
 
 def _quality_notes(evaluation: dict[str, Any]) -> tuple[str, ...]:

@@ -193,10 +193,16 @@ def _remarks(report: Mapping[str, Any]) -> list[str]:
     seen: dict[str, list[str]] = {}
     for model in report["models"]:
         name = model["cohort"] or DEFAULT
-        forms = [f"{form}: {cost['verdict']}" for form, cost in model["costs"].items()]
+        forms = [f"{form}: {cost['verdict']}{_stayed(model, form)}" for form, cost in model["costs"].items()]
         for note in (*model["notes"], *forms, *(f"below a goal: {goal}" for goal in model["below_goals"])):
             seen.setdefault(note, []).append(name)
     return [*report["notes"], *(f"{', '.join(names)}: {note}" for note, names in seen.items())]
+
+
+def _stayed(model: Mapping[str, Any], form: str) -> str:
+    """Return which operators of a form stayed float, as a sentence; empty where that is all of them or none."""
+    nodes = model["parity"]["candidates"][form]["float_nodes"]
+    return f" Stayed float: {', '.join(nodes)}." if nodes else ""
 
 
 def number(value: object, digits: int = 3) -> str:

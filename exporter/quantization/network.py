@@ -25,6 +25,8 @@ from exporter.quantization.dense import dense_nodes, with_plain_dense_layers
 
 # Rows that ranges are found on. Histograms of 2,000 rows of 512 values hold a million numbers a layer.
 CALIBRATION_ROWS = 2_000
+# Of fewer rows the extremes say nothing of the next window's, and what lies beyond a range is cut off.
+FEWEST_ROWS = 100
 # Ranges that leave out one value in a thousand, both ends together: the scarce bits go to what is common.
 PERCENTILE = 99.9
 _DENSE = ("Gemm", "MatMul")
@@ -47,15 +49,15 @@ class QuantizedModel(NamedTuple):
 
 
 def quantize_model(model: onnx.ModelProto, rows: npt.NDArray[np.float32]) -> Iterator[QuantizedModel]:
-    """Yield all integer forms of a model; none when it multiplies by no constant matrix.
+    """Yield all integer forms of a model; none when it multiplies by no constant matrix, or of too few rows.
 
     Args:
         model: One input, [batch, n] float32, and values that are matrices; opset 13 or later.
-        rows: (m, n) float32, m >= 1, finite: what the model meets, with the extremes that it must tell apart. At most
-            ``CALIBRATION_ROWS`` of them are used, see ``calibration_rows``.
+        rows: (m, n) float32, finite, m >= ``FEWEST_ROWS`` to get any form: what the model meets, with the extremes that
+            it must tell apart. At most ``CALIBRATION_ROWS`` of them are used, see ``calibration_rows``.
     """
     ready = with_plain_dense_layers(model)
-    if not dense_nodes(ready):
+    if not dense_nodes(ready) or len(rows) < FEWEST_ROWS:
         return
     used = rows[:CALIBRATION_ROWS]
     for ranges in _RANGES:

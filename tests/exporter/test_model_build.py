@@ -308,3 +308,16 @@ def test_labelled_readings_are_held_out_and_judge_what_the_others_taught(tmp_pat
     assert build.devices == {"trained": 12, "held_out": 12}
     assert model.evaluation["auc"] > 0.8
     assert any("taken for faulty" in note for note in model.notes), "no label was learnt from"
+
+
+def test_a_network_of_few_windows_says_why_it_has_no_integer_form(tmp_path: Path) -> None:
+    spec = replace(
+        spec_of(tmp_path, {"big": 4}),
+        detector=DetectorSpec(kind="autoencoder", hidden=(2,), epochs=2),
+        calibration=CalibrationSpec(threshold=0.9),
+    )
+    readings = pd.read_parquet(spec.data.readings).groupby("device_id").head(30)
+    readings.to_parquet(spec.data.readings)
+    (model,) = build_models(spec).models
+    assert list(model.candidates) == ["fp32"]
+    assert any("No int8 form was made: its ranges need 100" in note for note in model.notes)

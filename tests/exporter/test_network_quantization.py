@@ -19,7 +19,13 @@ from exporter.graph.nodes import GraphBuilder, tensor_info
 from exporter.graph.running import Graph
 from exporter.quantization import network as quantization
 from exporter.quantization.dense import dense_nodes, with_plain_dense_layers
-from exporter.quantization.network import CALIBRATION_ROWS, QuantizedModel, calibration_rows, quantize_model
+from exporter.quantization.network import (
+    CALIBRATION_ROWS,
+    FEWEST_ROWS,
+    QuantizedModel,
+    calibration_rows,
+    quantize_model,
+)
 
 F, H = 20, 6
 RNG = np.random.default_rng(0)
@@ -240,3 +246,8 @@ def test_calibration_rows_hold_the_largest() -> None:
     assert np.isin(largest, chosen).all()
     np.testing.assert_array_equal(chosen, calibration_rows(rows, extremes))
     np.testing.assert_array_equal(calibration_rows(rows[:9], extremes[:9]), rows[:9])
+
+
+def test_too_few_rows_make_no_integer_form() -> None:
+    assert forms(sample_network(), ROWS[: FEWEST_ROWS - 1]) == {}
+    assert forms(sample_network(), ROWS[:FEWEST_ROWS])
