@@ -156,7 +156,7 @@ def quality_cells(figures: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
 def _forms(models: Sequence[Mapping[str, Any]]) -> Table:
     """Return the candidates: what each keeps of the trained model, and what it costs on this machine."""
     table = _table(
-        "The forms it could ship in; * ships. Fidelity is that of the worst data set; us a window, one thread"
+        "The forms it could ship in; * ships. Fidelity is that of the worst data set; us of processor time a window"
     )
     heads = ("model", "form", "on disk", "deflated", "load", "1", "100", "10,000", "Spearman", "flips", "AUC change")
     for head in heads:
