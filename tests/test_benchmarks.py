@@ -183,3 +183,10 @@ def test_arm_without_an_emulator_says_what_to_do(tmp_path, monkeypatch):
     assert "--prepare" in done.output
     monkeypatch.setattr("shutil.which", lambda _: None)
     assert "apt-get install" in CliRunner().invoke(aarch64.main, ["--prepare"]).output
+
+
+def test_what_was_measured_is_on_the_performance_page() -> None:
+    """A row that asks a result for a column of another name would say that nothing was measured."""
+    page = (harness.REPOSITORY / "docs" / "performance.md").read_text("utf-8")
+    before_gpu, _, _ = page.partition("## GPU")
+    assert "not measured" not in before_gpu
