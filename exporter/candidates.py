@@ -132,11 +132,11 @@ def _reason(best: Measured, exact: Measured, goals: GoalSpec, wanted: Precision)
         return "model.toml asks for it."
     if best is exact:
         return f"No {'smaller' if goals.prefer == 'smallest' else 'faster'} form keeps the goals and its speed."
+    asked = f"the {goals.prefer} form that keeps what [goals] asks for"
+    if wanted != "auto":
+        asked = f"the {goals.prefer} {wanted} form that keeps the goals, and model.toml asks for {wanted}"
     worst = min((one.spearman for one in best.fidelity.values()), default=1.0)
-    return (
-        f"It is the {goals.prefer} form that keeps the goals: it {_saved(best, exact)} against fp32, at a rank "
-        f"correlation of {worst:.5f}."
-    )
+    return f"It is {asked}: it {_saved(best, exact)} against fp32, at a rank correlation of {worst:.5f}."
 
 
 def _why_not(one: Measured, best: Measured, exact: Measured, goals: GoalSpec) -> str:

@@ -66,7 +66,9 @@ def test_a_goal_missed_on_any_data_set_is_out(poor: dict[str, float]) -> None:
 
 def test_a_precision_by_name() -> None:
     assert choose([FP32, SLOW, QUICK], GoalSpec(), "fp32").name == "fp32"
-    assert choose([FP32, CODEBOOK, SLOW], GoalSpec(), "int8").name == "int8"  # slow, and asked for
+    slow = choose([FP32, CODEBOOK, SLOW], GoalSpec(), "int8")
+    assert slow.name == "int8"  # slow, and asked for
+    assert slow.reason.startswith("It is the smallest int8 form that keeps the goals, and model.toml asks for int8: ")
     poor = form("int8 poor", 50_000, 10.0, label_flip_share=0.1)
     best = form("int8 better", 50_000, 10.0, label_flip_share=0.05)
     choice = choose([FP32, poor, best], GoalSpec(), "int8")
