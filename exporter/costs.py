@@ -13,12 +13,13 @@ import time
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from exporter.graph.running import Graph
+from exporter.graph.running import Graph, block_slices
 from exporter.spec import BATCHES
 
 # Of each graph at each batch: until it has run this long, at least and at most so often.
@@ -90,7 +91,7 @@ def deflated(content: bytes) -> int:
 
 def _seconds(sessions: Mapping[str, Graph], windows: Mapping[str, Windows], batch: int) -> dict[str, float]:
     """Return the seconds of the fastest call by graph; they take turns, and a fast one runs more often in its turn."""
-    repeated = {name: np.resize(own, (max(len(own), batch), *own.shape[1:])) for name, own in windows.items()}
+    pools = {name: _pool(own, batch) for name, own in windows.items()}
     calls: dict[str, list[float]] = {name: [] for name in sessions}
     turn = 0
     for round_number in range(MOST):
@@ -98,11 +99,23 @@ def _seconds(sessions: Mapping[str, Graph], windows: Mapping[str, Windows], batc
         if not busy:
             break
         for name in busy:
-            start = turn * batch % (len(repeated[name]) - batch + 1)
-            block = np.ascontiguousarray(repeated[name][start : start + batch])
+            make = partial(_block, pools[name], turn * batch)
             began = time.thread_time()
-            sessions[name].run(block, ["anomaly_score"])
+            sessions[name].run_blocks(make, batch, ["anomaly_score"], values_a_row=pools[name][0].size)
             calls[name].append(time.thread_time() - began)
         turn += 1 + round_number % 2  # not in step with any period of the data
     # The first call of each fills caches and arenas.
     return {name: min(taken[1:]) for name, taken in calls.items()}
+
+
+def _pool(windows: Windows, batch: int) -> Windows:
+    """Return windows of which a batch can take its blocks: as they are, but repeated where they are less than one."""
+    block = block_slices(batch, windows[0].size)[0].stop
+    return windows if len(windows) >= block else np.resize(windows, (block, *windows.shape[1:]))
+
+
+def _block(pool: Windows, offset: int, rows: slice) -> Windows:
+    """Return a block of a call without copying it: a large batch of large windows would fill the memory."""
+    size = rows.stop - rows.start
+    start = (offset + rows.start) % (len(pool) - size + 1)
+    return pool[start : start + size]

@@ -17,7 +17,7 @@ def train_models(spec: ModelSpec, progress: Callable[[str, float], None] | None,
     Args:
         spec: The settings.
         progress: Called with a step's name and the share of it that is done.
-        workers: Who builds the models; None: processes of this machine where that is worth it.
+        workers: Who builds the models; None: threads of this machine where that is worth it.
 
     Raises:
         StellaError: The telemetry cannot be used, or a model cannot be made.

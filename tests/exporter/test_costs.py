@@ -5,9 +5,12 @@ from __future__ import annotations
 import zlib
 
 import numpy as np
+import pytest
 from simulators.tiny_build import SIGNALS, SLOTS, tiny_graph
 
+from exporter import costs as costs_module
 from exporter.costs import measure_costs
+from exporter.graph.running import BLOCK_VALUES
 from exporter.spec import BATCHES
 
 
@@ -31,3 +34,21 @@ def test_graphs_of_other_shapes_get_windows_of_their_own() -> None:
     graphs = {"one": tiny_graph(), "two": tiny_graph(signals=2 * SIGNALS)}
     costs = measure_costs(graphs, windows, batches=(1,))
     assert [set(cost.window_us) for cost in costs.values()] == [{1}, {1}]
+
+
+def test_a_large_batch_of_large_windows_is_never_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """10,000 windows of 120 slots x 38 signals are 182 MB, and every form had a copy of its own."""
+    held: list[int] = []
+    made = costs_module._block
+
+    def watched(pool: np.ndarray, offset: int, rows: slice) -> np.ndarray:
+        block = made(pool, offset, rows)
+        assert np.shares_memory(block, pool)
+        assert len(block) == rows.stop - rows.start
+        held.append(pool.nbytes)
+        return block
+
+    monkeypatch.setattr(costs_module, "_block", watched)
+    few = np.random.default_rng(0).normal(size=(7, SLOTS, SIGNALS)).astype(np.float32)
+    measure_costs({"one": tiny_graph()}, few)
+    assert max(held) <= 4 * BLOCK_VALUES

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +26,11 @@ from exporter.config import (
     TrainSpec,
     WindowSpec,
 )
+from exporter.detectors import Candidate
 from exporter.errors import TelemetryError
+from exporter.graph.forest import add_forest
+from exporter.graph.nodes import GraphBuilder
+from exporter.graph.path_forest import PathForest
 from exporter.graph.running import Graph
 from exporter.model_build import build_models
 
@@ -321,3 +326,24 @@ def test_a_network_of_few_windows_says_why_it_has_no_integer_form(tmp_path: Path
     (model,) = build_models(spec).models
     assert list(model.candidates) == ["fp32"]
     assert any("No int8 form was made: its ranges need 100" in note for note in model.notes)
+
+
+def test_a_form_that_is_refused_does_not_choose_the_golden_windows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It judges anomalies otherwise, so that no window would be clear of the threshold in every form."""
+
+    def upside_down(trees: PathForest, features: np.ndarray) -> Iterator[Candidate]:
+        def add(graph: GraphBuilder, features: str, name: str) -> str:
+            one = graph.constant(np.float32(1))
+            return graph.add("Sub", one, add_forest(graph, trees, features), name=name)
+
+        yield Candidate("upside down", "int8", add, "Wrong about everything.")
+
+    monkeypatch.setattr("exporter.detectors.forest.forest_candidates", upside_down)
+    (model,) = build_models(replace(spec_of(tmp_path, {"big": 12}), calibration=CalibrationSpec(threshold=0.99))).models
+    assert model.form == "fp32"
+    assert model.costs["upside down"]["verdict"].startswith("Refused")
+    windows, (_, _, flags) = windows_of(model)
+    assert len(windows) == 32
+    assert 0 < flags.sum() < 32
