@@ -5,8 +5,12 @@ TORCH_INDEX ?=
 BIN := .venv/bin
 READY := .venv/.ready
 RIVALS := .venv-rivals/.ready
+NODE_MODULES := web_demo/node_modules/.ready
+WEB := sync_server/web/.built
+WEB_SOURCES := $(shell find web_demo -name node_modules -prune -o -name tests -prune -o -type f -print)
+NPM := PATH="$(CURDIR)/$(BIN):$$PATH" npm --prefix web_demo --loglevel=error
 
-.PHONY: help setup demo test check format bench bench-scoring bench-training lock clean
+.PHONY: help setup web demo test check format bench bench-scoring bench-training lock clean
 
 help:
 	@echo "make demo    telemetry in, signed bundle out, verdicts on offline devices, results on a dashboard"
@@ -14,6 +18,7 @@ help:
 	@echo "make check   linting, types, formatting"
 	@echo "make bench   every benchmark, both sides in one run; writes benchmarks/results/"
 	@echo "make bench-scoring, make bench-training    one of them"
+	@echo "make web     the device's page and the dashboard's scripts, which the server serves and the wheel holds"
 	@echo "make setup   the Python environment in .venv"
 	@echo "make lock    renew the locks of the product and of what benchmarks compare with"
 
@@ -22,17 +27,30 @@ setup: $(READY)
 $(READY): requirements-dev.lock pyproject.toml .ci/setup
 	@.ci/setup $(PYTHON)
 
-demo: $(READY)
+# Node comes from a wheel of the lock, so that nothing needs installing.
+$(NODE_MODULES): web_demo/package-lock.json web_demo/package.json | $(READY)
+	@$(NPM) ci --ignore-scripts --no-audit --no-fund
+	@touch $@
+
+web: $(WEB)
+
+$(WEB): $(NODE_MODULES) $(WEB_SOURCES)
+	@$(NPM) run build
+	@touch $@
+
+demo: $(READY) $(WEB)
 	@$(BIN)/python -m docs.demo.run $(if $(DEMO_DATA),--data $(DEMO_DATA))
 
-test: $(READY)
+test: $(READY) $(WEB)
 	@.ci/browser
+	@$(NPM) test
 	@$(BIN)/python -m pytest
 
-check: $(READY)
+check: $(READY) $(NODE_MODULES)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(NPM) run check
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

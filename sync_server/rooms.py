@@ -29,6 +29,7 @@ BLUEPRINTS = (
     "sync_server.anomalies.routes:blueprint",
     "sync_server.dashboard.routes:blueprint",
     "sync_server.dashboard.pages:blueprint",
+    "sync_server.web_assets.routes:blueprint",
 )
 
 

@@ -1,0 +1,53 @@
+"""``/device/``: a device in the browser; ``/static/built/``: the dashboard's scripts."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response, redirect
+from werkzeug.wrappers import Response as BaseResponse
+
+from sync_server.web_assets.built import dashboard_files, dashboard_script, device_files
+
+blueprint = Blueprint("web_assets", __name__)
+
+# The page may run its own scripts and the wasm runtime, talk to the server it came from, and nothing else.
+DEVICE_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self' 'wasm-unsafe-eval'",
+        "worker-src 'self'",
+        "connect-src 'self'",
+        "style-src 'self'",
+        "img-src 'self'",
+        "manifest-src 'self'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+        "base-uri 'none'",
+    )
+)
+
+
+@blueprint.app_context_processor
+def _template_names() -> dict[str, object]:
+    """Give every template ``dashboard_script(source)``."""
+    return {"dashboard_script": dashboard_script}
+
+
+@blueprint.get("/device")
+def device_without_slash() -> BaseResponse:
+    """Send people who forgot the slash on."""
+    return redirect("/device/", 308)
+
+
+@blueprint.get("/device/", defaults={"name": "index.html"})
+@blueprint.get("/device/<path:name>")
+def device_file(name: str) -> Response:
+    """Serve the page and what belongs to it; workers take their policy from their own answer, so all carry it."""
+    response = device_files().answer(name)
+    response.headers["Content-Security-Policy"] = DEVICE_POLICY
+    return response
+
+
+@blueprint.get("/static/built/<path:name>")
+def dashboard_file(name: str) -> Response:
+    """Serve a script of the dashboard."""
+    return dashboard_files().answer(name)
