@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "enrolment": ("sync_server.commands.enrolment:enrolment", "Make and revoke the lines that let devices in."),
     "device": ("sync_server.commands.device:device", "Shut devices out, or clear their mark as cloned."),
     "token": ("sync_server.commands.token:token", "Make and revoke tokens of people and programs."),
+    "webhook": ("sync_server.commands.webhook:webhook", "Tell other systems what happens here."),
     "operator": ("sync_server.commands.operator:operator", "Make log-ins for the dashboard."),
 }
 

@@ -70,6 +70,11 @@ class ServerConfig:
         return self.online_key or self.data_dir / "keys" / "online.pem"
 
     @property
+    def webhooks_key_path(self) -> Path:
+        """The file of the key that webhooks' secrets derive from, whether or not it exists."""
+        return self.data_dir / "keys" / "webhooks.key"
+
+    @property
     def address(self) -> str:
         """The address to tell people, without a trailing slash."""
         if self.public_url:

@@ -10,6 +10,7 @@ MODELS = (
     "sync_server.rollouts.models",
     "sync_server.devices.models",
     "sync_server.ingest.models",
+    "sync_server.webhooks.models",
 )
 # In the order in which the first migration makes them: later ones refer to earlier ones.
 DDL = (
@@ -27,6 +28,7 @@ BLUEPRINTS = (
     "sync_server.devices.routes:blueprint",
     "sync_server.ingest.routes:blueprint",
     "sync_server.anomalies.routes:blueprint",
+    "sync_server.webhooks.routes:blueprint",
     "sync_server.dashboard.routes:blueprint",
     "sync_server.dashboard.pages:blueprint",
     "sync_server.web_assets.routes:blueprint",

@@ -35,6 +35,7 @@ from sync_server.postgres_folder import APP
 from sync_server.postgres_process import die_with_parent
 from sync_server.repository.online_key import load_or_create
 from sync_server.upkeep import start_upkeep
+from sync_server.webhooks.delivery import start_deliveries
 
 log = logging.getLogger(__name__)
 
@@ -206,9 +207,10 @@ class _Supervisor(Arbiter):  # type: ignore[misc]
 
 
 def _begin_work(worker: Any) -> None:
-    """Finish a worker's start: silent clients are no errors that a log should tell of, and upkeep begins."""
+    """Finish a worker's start: silent clients are no errors that a log should tell of; upkeep and webhooks begin."""
     worker.log.error_log.addFilter(_is_no_silence)
     start_upkeep(worker.app.callable)
+    start_deliveries(worker.app.callable)
 
 
 def _is_no_silence(record: logging.LogRecord) -> bool:

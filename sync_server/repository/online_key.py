@@ -6,8 +6,6 @@ is not the one in root cannot sign anything that a device accepts.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
@@ -17,6 +15,7 @@ from securesystemslib.signer import CryptoSigner, Key, SSlibKey
 from tuf.api.metadata import Root
 
 from edge_runtime.errors import StorageError, TrustError
+from sync_server.private_files import check_private, create_once
 
 ONLINE_ROLES = ("snapshot", "timestamp")
 OFFLINE_ROLES = ("root", "targets")
@@ -31,8 +30,7 @@ def load_or_create(path: Path) -> ec.EllipticCurvePrivateKey:
     try:
         if not path.exists():
             _create(path)
-        if path.stat().st_mode & 0o077:
-            raise StorageError(f"The online key {path} can be read by other users.", advice=f"Run: chmod 600 {path}")
+        check_private(path, "The online key")
         key = serialization.load_pem_private_key(path.read_bytes(), password=None)
     except (OSError, ValueError, TypeError) as error:
         raise StorageError(
@@ -44,23 +42,10 @@ def load_or_create(path: Path) -> ec.EllipticCurvePrivateKey:
 
 
 def _create(path: Path) -> None:
-    """Write a new key beside its place and link it there, which only the first of several processes can."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     body = ec.generate_private_key(ec.SECP256R1()).private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    handle, name = tempfile.mkstemp(dir=path.parent)  # 0600 from the start
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(body)
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(name, path)
-        except FileExistsError:
-            return
-    finally:
-        Path(name).unlink()
+    create_once(path, body)
 
 
 def public_pem(key: ec.EllipticCurvePrivateKey) -> str:

@@ -1,0 +1,1 @@
+"""Webhooks: what happened here, told to other systems, signed, at least once."""
