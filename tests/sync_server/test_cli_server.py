@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -15,9 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
-from unittest import mock
 
 import psycopg
 import pytest
@@ -26,6 +22,7 @@ from alembic.config import Config
 from click.testing import CliRunner
 from simulators.bundles import SmallBundle
 from simulators.release_engineer import ReleaseEngineer
+from simulators.server_process import SERVER, environment, get, run, serving
 from sqlalchemy import create_engine
 from urllib3.filepost import encode_multipart_formdata
 
@@ -37,60 +34,12 @@ from sync_server.embedded_postgres import EmbeddedPostgres
 from sync_server.migrations import migrate
 from sync_server.repository.online_key import load_or_create, public_pem
 
-SERVER = [sys.executable, "-m", "sync_server"]
-
-
-def _environment(**more: str) -> dict[str, str]:
-    kept = {k: v for k, v in os.environ.items() if k != "DATABASE_URL" and not k.startswith("SYNC_SERVER_")}
-    return {**kept, **more}
-
-
-@contextmanager
-def serving(folder: Path, *words: str, **environ: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """Run a real server; yields its address and process, and stops it if it still runs."""
-    command = [*SERVER, "run", "--data-dir", str(folder), "--port", "0", "--json", *words]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=_environment(**environ))
-    with process:
-        assert process.stdout
-        line = process.stdout.readline()
-        assert line, "the server printed no address"
-        yield json.loads(line)["address"], process
-        if process.poll() is None:
-            process.terminate()
-        process.wait(30)
-
-
-def run(*words: str, code: int = 0, **environ: str) -> tuple[str, str]:
-    """Run a command and return stdout and stderr; ``run`` in a process of its own, since it takes over signals."""
-    if words[0] == "run":
-        command = [*SERVER, *words]
-        done = subprocess.run(command, capture_output=True, text=True, env=_environment(**environ), timeout=60)
-        assert done.returncode == code, done.stderr
-        return done.stdout.strip(), done.stderr.strip()
-    out, err = io.StringIO(), io.StringIO()
-    with (
-        mock.patch.dict(os.environ, _environment(**environ), clear=True),
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-    ):
-        assert run_command(list(words)) == code, err.getvalue()
-    return out.getvalue().strip(), err.getvalue().strip()
-
-
-def get(url: str) -> int:
-    try:
-        with urllib.request.urlopen(url, timeout=10) as answer:
-            return int(answer.status)
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code
-
 
 @pytest.fixture(scope="module", autouse=True)
 def second_server(postgres: EmbeddedPostgres) -> Iterator[subprocess.Popen[str]]:
     """A server on a data folder whose database runs already; it waits ten seconds, while the other tests go on."""
     command = [*SERVER, "run", "--data-dir", str(postgres.folder.parent), "--port", "0"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=_environment()) as process:
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment()) as process:
         yield process
         process.kill()
 
@@ -316,7 +265,7 @@ def test_killed_while_publishing(tmp_path: Path) -> None:
         parts = {**root, **engineer.sign_targets(bundle)}
         with serving(tmp_path) as (url, process):
             sender = subprocess.Popen(
-                [sys.executable, "-c", _SENDER], stdin=subprocess.PIPE, env=_environment(URL=url, TOKEN=token)
+                [sys.executable, "-c", _SENDER], stdin=subprocess.PIPE, env=environment(URL=url, TOKEN=token)
             )
             assert sender.stdin
             sender.stdin.write(json.dumps({name: data.hex() for name, data in parts.items()}).encode())
@@ -384,7 +333,7 @@ def test_a_command_beside_a_server_that_is_just_starting(tmp_path: Path, head_st
 
         def later() -> subprocess.CompletedProcess[str]:
             time.sleep(head_start)
-            return subprocess.run([*SERVER, *words], capture_output=True, text=True, timeout=90, env=_environment())
+            return subprocess.run([*SERVER, *words], capture_output=True, text=True, timeout=90, env=environment())
 
         command = pool.submit(later)
         with serving(folder):

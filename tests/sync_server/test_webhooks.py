@@ -3,72 +3,38 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import hmac
 import json
-import socket
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
+from simulators.server_process import run, serving
+from simulators.webhook_receiver import Receiver, receiving
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from edge_runtime.errors import InputError, StorageError, TransportError
+from edge_runtime.errors import InputError, StorageError
 from sync_server.access.models import AuditEntry
 from sync_server.db import Database, utc_now
-from sync_server.webhooks import addresses, delivery, sender, service
+from sync_server.webhooks import delivery, service
 from sync_server.webhooks.models import Webhook, WebhookDelivery
 from sync_server.webhooks.secret import load_or_create_key, secret_of, secret_text, signed_headers
 
 KEY = bytes(range(32))
 
 
-class Receiver(ThreadingHTTPServer):
-    """Another system: ``answers`` are the statuses of its next answers, 200 when there are none left."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        self.seen: list[tuple[dict[str, str], bytes]] = []
-        self.answers: list[int] = []
-        super().__init__(("127.0.0.1", 0), _Handler)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/hook?from=stella"
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Receiver
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.seen.append(({name.lower(): value for name, value in self.headers.items()}, body))
-        self.send_response(self.server.answers.pop(0) if self.server.answers else 200)
-        self.send_header("Location", "http://127.0.0.1:1/elsewhere")
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    with Receiver() as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
+    with receiving() as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture
@@ -353,105 +319,6 @@ def test_a_hook_revoked_during_its_call(database: Database, make_hook: Callable[
     assert tell(database) == 0
 
 
-# --- receivers that misbehave ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("answer", "sentence"),
-    [
-        (b"", "did not answer as a web server"),
-        (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "did not answer as a web server"),
-        (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 70_000, "did not answer as a web server"),
-        (b"HTTP/1.1 200 OK\r\n" + b"".join(b"X-%d: y\r\n" % n for n in range(200)), "did not answer as a web server"),
-    ],
-)
-def test_no_web_server(answer: bytes, sentence: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def serve() -> None:
-            connection, _ = listener.accept()
-            with connection:
-                connection.recv(65_536)
-                with contextlib.suppress(OSError):  # it may have had enough
-                    connection.sendall(answer)
-
-        threading.Thread(target=serve, daemon=True).start()
-        target = addresses.Target("http", "127.0.0.1", listener.getsockname()[1], "/")
-        with pytest.raises(TransportError, match=sentence):
-            sender.post(target, b"{}", {}, allow_private=True)
-
-
-def test_a_receiver_that_trickles_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sender, "_TOTAL_SECONDS", 0.5)
-    stop = threading.Event()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def serve() -> None:
-            connection, _ = listener.accept()
-            with connection:
-                connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
-                while not stop.wait(0.05):
-                    try:
-                        connection.sendall(b"x")
-                    except OSError:
-                        return
-
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        target = addresses.Target("http", "127.0.0.1", listener.getsockname()[1], "/")
-        with pytest.raises(TransportError, match="in time"):
-            sender.post(target, b"{}", {}, allow_private=True)
-        stop.set()
-        thread.join(5)
-
-
-def test_tls_is_checked(receiver: Receiver) -> None:
-    target = addresses.Target("https", "127.0.0.1", receiver.server_port, "/")
-    with pytest.raises(TransportError, match="TLS with 127"):
-        sender.post(target, b"{}", {}, allow_private=True)
-
-
-# --- no way inside ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "http://example.org/", "ftp://example.org/", "https://", "example.org/hook", "https://user:pw@example.org/",
-        "https://example.org/#part", "https://exämple.org/", "https://example.org/a b", "https://example.org:99999/",
-        "https://example.org/" + "x" * 2_000, "https://127.0.0.1/", "https://[::1]/", "https://10.1.2.3/",
-        "https://169.254.169.254/latest/meta-data", "https://[::ffff:192.168.0.1]/", "https://[64:ff9b::7f00:1]/",
-        "https://[2002:7f00:1::]/", "https://0.0.0.0/", "https://224.0.0.1/", "https://[fe80::1]/",
-    ],
-)  # fmt: skip
-def test_urls_that_are_refused(url: str) -> None:
-    with pytest.raises(InputError):
-        addresses.parse_url(url, allow_private=False)
-
-
-def test_link_local_is_refused_even_when_private_is_allowed() -> None:
-    with pytest.raises(InputError, match="never call"):
-        addresses.parse_url("http://169.254.169.254/", allow_private=True)
-    with pytest.raises(InputError, match="needs https"):
-        addresses.parse_url("http://1.1.1.1/", allow_private=True)
-    assert addresses.parse_url("http://10.0.0.1:81/x?y", allow_private=True).path == "/x?y"
-
-
-def test_a_name_that_leads_inside(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every address of a name counts, and it is looked up once: a second answer would come too late."""
-    asked: list[str] = []
-
-    def lookup(host: str, port: int, **_: object) -> list[Any]:
-        asked.append(host)
-        return [(0, 0, 0, "", (address, port)) for address in ("93.184.216.34", "127.0.0.1")]
-
-    monkeypatch.setattr(socket, "getaddrinfo", lookup)
-    target = addresses.parse_url("https://rebind.example/", allow_private=False)
-    with pytest.raises(TransportError, match="private address"):
-        sender.post(target, b"{}", {}, allow_private=False)
-    assert asked == ["rebind.example"]
-
-
 # --- the doors -------------------------------------------------------------------------------------------------------
 
 
@@ -521,3 +388,31 @@ def test_the_key_is_private(tmp_path: Path) -> None:
     path.chmod(0o644)
     with pytest.raises(StorageError, match="chmod 600"):
         load_or_create_key(path)
+
+
+def test_a_real_server_tells(receiver: Receiver, tmp_path: Path) -> None:
+    """From the command line to the receiver: made, tried, told by a worker's thread, listed, revoked."""
+    data = ("--data-dir", str(tmp_path))
+    with serving(tmp_path) as (address, _):
+        secret, note = run("webhook", "create", receiver.url, "--name", "pager", "--allow-private", *data)
+        assert secret.startswith("whsec_")
+        assert "Webhook 1 (pager)" in note
+        assert run("webhook", "test", "1", *data)[0] == "Webhook 1 answered 200."
+        receiver.answers = [500]
+        assert "Webhook 1 failed: The receiver answered 500." in run("webhook", "test", "1", *data, code=5)[1]
+        token = run("token", "create", "--kind", "operator", "--name", "x", *data)[0]
+        headers = {"Authorization": f"Bearer {token}"}
+        request = urllib.request.Request(f"{address}/api/webhooks/1/test", headers=headers, method="POST")
+        urllib.request.urlopen(request, timeout=10).close()
+        deadline = time.monotonic() + 20
+        while len(receiver.seen) < 3:
+            assert time.monotonic() < deadline, "the worker told nobody"
+            time.sleep(0.1)
+        assert json.loads(receiver.seen[2][1])["type"] == "webhook.test"
+        assert "live" in run("webhook", "list", *data)[0]
+        assert run("webhook", "enable", "1", *data)[0] == "Webhook 1 is enabled."
+        assert run("webhook", "revoke", "1", *data)[0] == "Webhook 1 is revoked."
+        assert run("webhook", "list", *data)[0] == "There are no webhooks."
+        assert "There is no webhook 1" in run("webhook", "revoke", "1", *data, code=3)[1]
+        refused = run("webhook", "create", "http://example.org", "--name", "x", *data, code=3)[1]
+        assert "is not https" in refused
