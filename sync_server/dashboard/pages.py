@@ -1,6 +1,7 @@
 """The pages that people look at: fleet, incidents, one incident, devices, one device.
 
-Rendered on the server, without a script; what a page shows is a bounded number of queries, whatever the fleet's size.
+Rendered on the server; a script only draws the plots, whose numbers stand in tables as well. What a page shows is a
+bounded number of queries, whatever the fleet's size.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from sync_server.access.routes import safe_next
 from sync_server.anomalies.filters import Filters, decode_cursor
 from sync_server.anomalies.reading import Page, list_page, one_incident
 from sync_server.anomalies.status import MAX_ID, change_status
-from sync_server.dashboard import charts, formats
+from sync_server.dashboard import formats, plots
 from sync_server.dashboard.figures import TrendQuery, stats, trends
 from sync_server.db import session_scope, utc_now
 from sync_server.devices.listing import FLAGS, DeviceFilters, cohorts, list_devices
@@ -76,8 +77,8 @@ def fleet() -> str:
             "fleet.html",
             stats=stats(session, now=now),
             trend=trend,
-            anomalies=charts.count_chart(trend["buckets"], trend["bucket_ms"], "anomalous", "anomalous windows"),
-            incidents=charts.count_chart(trend["buckets"], trend["bucket_ms"], "incidents", "incidents"),
+            anomalies=plots.count_plot(trend["buckets"], trend["bucket_ms"], "anomalous", "anomalous windows"),
+            incidents=plots.count_plot(trend["buckets"], trend["bucket_ms"], "incidents", "incidents", "second"),
             query=query,
             ranges=RANGES,
             flags=FLAG_NAMES,
@@ -121,7 +122,7 @@ def incident(incident_id: int) -> str:
     """Show one incident and what people decided about it."""
     with session_scope() as session:
         found = one_incident(session, incident_id)
-    return render_template("incident.html", incident=found, shares=charts.signal_shares([found]))
+    return render_template("incident.html", incident=found, shares=plots.signal_shares([found]))
 
 
 @blueprint.post(f"/incidents/<int(max={MAX_ID}):incident_id>/status")
@@ -166,16 +167,16 @@ def device(device_id: str) -> str:
     with session_scope() as session:
         found = find_device(session, device_id)
         detail = device_detail(session, device_id)
-    bucket_ms, timeline = charts.timeline(detail["timeline"], detail["points"])
+    bucket_ms, timeline = plots.timeline(detail["timeline"], detail["points"])
     return render_template(
         "device.html",
         device=found,
         detail=detail,
         timeline=timeline,
         description=f"One bar is {formats.duration(bucket_ms)}, by the device's clock (UTC).",
-        anomalous=charts.count_chart(timeline, bucket_ms, "anomalous", "anomalous windows"),
-        scores=charts.score_chart(timeline, bucket_ms),
-        shares=charts.signal_shares(detail["incidents"]),
+        anomalous=plots.count_plot(timeline, bucket_ms, "anomalous", "anomalous windows"),
+        scores=plots.score_plot(timeline, bucket_ms),
+        shares=plots.signal_shares(detail["incidents"]),
         runtime=_runtime(found),
         insecure=bool((found.status or {}).get("insecure_http")),
     )
@@ -194,7 +195,7 @@ def _filters(form: dict[str, str]) -> Filters:
     if form["from"]:
         query["from_ms"] = str(_day_ms(form["from"]))
     if form["to"]:
-        query["to_ms"] = str(_day_ms(form["to"]) + charts.DAY_MS)
+        query["to_ms"] = str(_day_ms(form["to"]) + plots.DAY_MS)
     return Filters.from_query(query)
 
 

@@ -14,7 +14,7 @@ import hashlib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 from flask import Response, request
@@ -127,9 +127,22 @@ def dashboard_files() -> BuiltFiles:
     return BuiltFiles(FOLDER / "dashboard")
 
 
+@dataclass(frozen=True, slots=True)
+class DashboardEntry:
+    """Where a script of the dashboard is, and its style sheets.
+
+    Attributes:
+        script: The script's address.
+        styles: Addresses of the style sheets that it brings.
+    """
+
+    script: str
+    styles: tuple[str, ...]
+
+
 @cache
-def dashboard_script(source: str) -> str | None:
-    """Return the address of a script of the dashboard, None when the web was not built.
+def dashboard_entry(source: str) -> DashboardEntry | None:
+    """Return the addresses of a script of the dashboard, None when the web was not built.
 
     Args:
         source: The script's source below ``web_demo``, such as ``src/dashboard/main.ts``.
@@ -140,5 +153,5 @@ def dashboard_script(source: str) -> str | None:
     manifest = dashboard_files().path("manifest.json")
     if manifest is None:
         return None
-    entries = cast("dict[str, dict[str, object]]", msgspec.json.decode(manifest.read_bytes()))
-    return f"/static/built/{entries[source]['file']}"
+    entry = cast("dict[str, dict[str, Any]]", msgspec.json.decode(manifest.read_bytes()))[source]
+    return DashboardEntry(f"/static/built/{entry['file']}", tuple(f"/static/built/{css}" for css in entry.get("css", ())))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Blueprint, Response, redirect
 from werkzeug.wrappers import Response as BaseResponse
 
-from sync_server.web_assets.built import dashboard_files, dashboard_script, device_files
+from sync_server.web_assets.built import dashboard_files, dashboard_entry, device_files
 
 blueprint = Blueprint("web_assets", __name__)
 
@@ -28,8 +28,8 @@ DEVICE_POLICY = "; ".join(
 
 @blueprint.app_context_processor
 def _template_names() -> dict[str, object]:
-    """Give every template ``dashboard_script(source)``."""
-    return {"dashboard_script": dashboard_script}
+    """Give every template ``dashboard_entry(source)``."""
+    return {"dashboard_entry": dashboard_entry}
 
 
 @blueprint.get("/device")

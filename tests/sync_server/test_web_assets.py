@@ -33,7 +33,7 @@ def web(client: FlaskClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def _point_at(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     device, dashboard = built.BuiltFiles(folder / "device"), built.BuiltFiles(folder / "dashboard")
-    built.dashboard_script.cache_clear()
+    built.dashboard_entry.cache_clear()
     for module in (built, routes):
         monkeypatch.setattr(module, "device_files", lambda: device)
         monkeypatch.setattr(module, "dashboard_files", lambda: dashboard)
