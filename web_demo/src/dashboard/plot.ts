@@ -41,7 +41,9 @@ export class Plot {
     this.#place.replaceChildren();
     const drawn = this.#spec.series.map((series) => series.values.map((value) => placed(value, this.#spec.y)));
     const options = optionsOf(this.#spec, inkOf(this.#place), this.#place.clientWidth);
-    return new uPlot(options, [this.#spec.x.slice(), ...drawn] as uPlot.AlignedData, this.#place);
+    const drawing = new uPlot(options, [this.#spec.x.slice(), ...drawn] as uPlot.AlignedData, this.#place);
+    drawing.root.ariaHidden = "true"; // the figure's name, the spoken values and the table say it better
+    return drawing;
   }
 
   #again(): void {
