@@ -63,7 +63,9 @@ def plot(
     return spec
 
 
-def count_plot(buckets: Sequence[Mapping[str, Any]], bucket_ms: int, field: str, label: str, ink: Ink = "first") -> Plot:
+def count_plot(
+    buckets: Sequence[Mapping[str, Any]], bucket_ms: int, field: str, label: str, ink: Ink = "first"
+) -> Plot:
     """Return bars of one count of each bucket; buckets have ``started_at_ms``."""
     starts = [int(bucket["started_at_ms"]) for bucket in buckets]
     return plot(starts, [series(label, [int(bucket[field]) for bucket in buckets], ink=ink)], bucket_ms=bucket_ms)

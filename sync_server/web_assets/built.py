@@ -154,4 +154,5 @@ def dashboard_entry(source: str) -> DashboardEntry | None:
     if manifest is None:
         return None
     entry = cast("dict[str, dict[str, Any]]", msgspec.json.decode(manifest.read_bytes()))[source]
-    return DashboardEntry(f"/static/built/{entry['file']}", tuple(f"/static/built/{css}" for css in entry.get("css", ())))
+    styles = tuple(f"/static/built/{name}" for name in entry.get("css", ()))
+    return DashboardEntry(f"/static/built/{entry['file']}", styles)

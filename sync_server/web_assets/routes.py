@@ -5,7 +5,7 @@ from __future__ import annotations
 from flask import Blueprint, Response, redirect
 from werkzeug.wrappers import Response as BaseResponse
 
-from sync_server.web_assets.built import dashboard_files, dashboard_entry, device_files
+from sync_server.web_assets.built import dashboard_entry, dashboard_files, device_files
 
 blueprint = Blueprint("web_assets", __name__)
 
