@@ -1,4 +1,4 @@
-"""What has to happen by itself: metadata signed again in time, partitions made ahead, old log-ins swept.
+"""What has to happen by itself: metadata signed again, partitions made ahead, rollouts moved, log-ins swept.
 
 Every worker runs one such thread; Postgres advisory locks see to it that one of them does the work. A failure is
 logged and tried again at the next turn.
@@ -21,6 +21,7 @@ from sync_server.app_state import get_online_key
 from sync_server.db import Database, get_database, try_lock_for_transaction, utc_now
 from sync_server.ingest.partitions import ensure_partitions
 from sync_server.repository.signing import sign_again_if_due
+from sync_server.rollouts.controller import tend
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ def run_once(database: Database, read_key: Callable[[], ec.EllipticCurvePrivateK
     """
     _try("signing", lambda: _sign(database, read_key))
     _try("partitions", lambda: database.run(lambda session: _alone(session, ensure_partitions)))
+    _try("rollouts", lambda: tend(database, read_key, now=utc_now()))
     _try("sweeping", lambda: database.run(lambda session: _alone(session, lambda s: sweep(s, now=utc_now()))))
 
 

@@ -3,7 +3,7 @@
 ::
 
     start ─► running ─► paused ─► running        share, cohorts: only while running, only more
-                │          │
+                │          │                     advance: the same, to the next stage of the rollout's plan
                 └──────────┴─► rolled_back       a new start: only when running at share 10,000 for all cohorts,
                                                  or when rolled back
 
@@ -21,6 +21,7 @@ import dataclasses
 import secrets
 from datetime import datetime
 
+import msgspec
 from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -35,10 +36,13 @@ from sync_server.errors import RequestError
 from sync_server.repository import metadata
 from sync_server.repository.signing import sign_timestamp
 from sync_server.rollouts.models import ROLLOUT_IDS, Channel
-from sync_server.rollouts.requests import Change, Pause, Resume, RollBack, Share, Start, Widen
+from sync_server.rollouts.plan import Plan, check_stages
+from sync_server.rollouts.requests import Advance, Change, Pause, Resume, RollBack, Share, Start, Widen
+from sync_server.rollouts.runs import advanced, record, stage_of
 
 _ACTIONS: dict[type[Change], str] = {
-    Start: "start", Share: "share", Widen: "widen", Pause: "pause", Resume: "resume", RollBack: "roll_back",
+    Start: "start", Share: "share", Widen: "widen", Pause: "pause", Resume: "resume", Advance: "advance",
+    RollBack: "roll_back",
 }  # fmt: skip
 
 
@@ -73,18 +77,65 @@ def change_rollout(
     lock_for_transaction(session, metadata.LOCK)
     row = session.get(Channel, channel)
     before = None if row is None else row.to_rollout()
-    after = (
-        _started(session, channel, before, change) if isinstance(change, Start) else _changed(channel, before, change)
-    )
+    after = _after(session, channel, before, change)
     if after == before:
         return after
     _check_runs(session, channel, after)
     _store(session, channel, row, after, now)
     sign_timestamp(session, key, now)
     action = _ACTIONS[type(change)]
+    record(session, channel, before, after, change, action=action, actor=actor, now=now)
     detail = {"before": None if before is None else before.to_dict(), "after": after.to_dict()}
-    audit(session, actor, f"rollout.{action}", f"channel:{channel}", detail)
+    audit(
+        session,
+        actor,
+        f"rollout.{action}",
+        f"channel:{channel}",
+        detail | ({"note": change.note} if change.note else {}),
+    )
     return after
+
+
+def _after(session: Session, channel: str, before: Rollout | None, change: Change) -> Rollout:
+    """Return the rollout that a change leads to."""
+    if isinstance(change, Start):
+        after = _started(session, channel, before, _by_plan(change))
+        if change.plan is not None:
+            _check_plan(change.plan, after)
+        return after
+    if before is None:
+        raise _no_channel(channel)
+    if isinstance(change, Advance):
+        _check_running(channel, before)
+        return advanced(session, channel, before, change)
+    return _changed(channel, before, change)
+
+
+def _by_plan(change: Start) -> Start:
+    """Return a start with the share and cohorts of its plan's first stage."""
+    if change.plan is None:
+        return change
+    if change.share or change.cohorts is not None:
+        raise RequestError(
+            422, "plan_and_share", "A start has a plan and a share or cohorts of its own.",
+            advice="Say it in the first stage of the plan.",
+        )  # fmt: skip
+    check_stages(change.plan)
+    for stage in change.plan.stages:
+        _checked_cohorts(stage.cohorts)
+    first = change.plan.stages[0]
+    return msgspec.structs.replace(change, share=first.share, cohorts=first.cohorts)
+
+
+def _check_plan(plan: Plan, first: Rollout) -> None:
+    """Check what a plan needs of the rollout it is for: a way back, and room in the timestamp for its widest stage."""
+    if plan.on_trip == "roll_back" and first.previous is None:
+        raise RequestError(
+            422, "bad_plan", "The plan rolls back when a gate trips, and there is no release to go back to.",
+            advice='Use on_trip = "pause" for the first rollout of a channel.',
+        )  # fmt: skip
+    for stage in plan.stages:
+        _check_size(stage_of(first, stage))
 
 
 def find_rollout(session: Session, channel: str) -> Rollout:
@@ -159,23 +210,14 @@ def _check_may_start(channel: str, before: Rollout, change: Start) -> None:
         raise RequestError(409, "same_release", f"Channel {channel} runs release {running} already.")
 
 
-def _changed(channel: str, before: Rollout | None, change: Share | Widen | Pause | Resume | RollBack) -> Rollout:
+def _changed(channel: str, before: Rollout, change: Share | Widen | Pause | Resume | RollBack) -> Rollout:
     """Return the rollout after a change of the one that there is."""
-    if before is None:
-        raise _no_channel(channel)
     if isinstance(change, RollBack):
         return dataclasses.replace(before, state="rolled_back")
-    if before.state == "rolled_back":
-        raise RequestError(
-            409, "rolled_back", f"The rollout of release {before.release} on channel {channel} was rolled back.",
-            advice="Start a new one.",
-        )  # fmt: skip
-    if isinstance(change, Pause):
-        return dataclasses.replace(before, state="paused")
-    if isinstance(change, Resume):
-        return dataclasses.replace(before, state="running")
-    if before.state != "running":
-        raise RequestError(409, "paused", f"The rollout on channel {channel} is paused.", advice="Resume it first.")
+    if isinstance(change, Pause | Resume):
+        _check_alive(channel, before)
+        return dataclasses.replace(before, state="paused" if isinstance(change, Pause) else "running")
+    _check_running(channel, before)
     if isinstance(change, Widen):
         return dataclasses.replace(before, cohorts=_wider_cohorts(channel, before, change))
     _check_share(change.share)
@@ -185,6 +227,20 @@ def _changed(channel: str, before: Rollout | None, change: Share | Widen | Pause
             advice="Pause the rollout, or roll it back.",
         )  # fmt: skip
     return dataclasses.replace(before, share=change.share)
+
+
+def _check_alive(channel: str, rollout: Rollout) -> None:
+    if rollout.state == "rolled_back":
+        raise RequestError(
+            409, "rolled_back", f"The rollout of release {rollout.release} on channel {channel} was rolled back.",
+            advice="Start a new one.",
+        )  # fmt: skip
+
+
+def _check_running(channel: str, rollout: Rollout) -> None:
+    _check_alive(channel, rollout)
+    if rollout.state != "running":
+        raise RequestError(409, "paused", f"The rollout on channel {channel} is paused.", advice="Resume it first.")
 
 
 def _check_share(share: int) -> None:
@@ -241,14 +297,18 @@ def _check_runs(session: Session, channel: str, rollout: Rollout) -> None:
         )  # fmt: skip
 
 
-def _store(session: Session, channel: str, row: Channel | None, rollout: Rollout, now: datetime) -> None:
-    """Write the channel's row; its entry in the timestamp must keep to its share of the timestamp's size."""
+def _check_size(rollout: Rollout) -> None:
     size = len(canonical(rollout.to_dict()))
     if size > MAX_ENTRY_BYTES:
         raise RequestError(
             409, "rollout_too_large", f"The rollout takes {size} bytes of the timestamp, not {MAX_ENTRY_BYTES}.",
             advice="Name fewer cohorts.",
         )  # fmt: skip
+
+
+def _store(session: Session, channel: str, row: Channel | None, rollout: Rollout, now: datetime) -> None:
+    """Write the channel's row; its entry in the timestamp must keep to its share of the timestamp's size."""
+    _check_size(rollout)
     if row is None:
         row = Channel(name=channel)
         session.add(row)
