@@ -72,7 +72,7 @@ class RolloutRun(Base):
     A segment is a stretch in which the same devices are in: a stage, or what a person's change made of it. Only what
     devices do in it counts for its gates. ``unplanned`` says that a person began the present one, ``extra_segments``
     how many they began so far. ``watched_seconds`` is the time of the segment that the server saw pass: hours in which
-    it was off, or by which its clock jumped, are none. ``reach_at`` is when 95 % of the reachable fleet ran the release.
+    it was off, or by which its clock jumped, are none. ``reach_at`` is when 95 % of the reachable fleet ran it.
     """
 
     __tablename__ = "rollout_runs"

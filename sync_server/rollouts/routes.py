@@ -38,7 +38,7 @@ def put_channel(channel: str) -> Response:
 @blueprint.get("/api/channels/<channel>/progress")
 @require_token("pub", "ops", "view", session=True)
 def get_progress(channel: str) -> Response:
-    """Return the plan of the channel's rollout, where it stands, what its gates found, and which devices are overdue."""
+    """Return the plan of the channel's rollout, where it stands, what its gates found, and who is overdue."""
     check_name("channel", channel)
     with session_scope() as session:
         return json_response(progress(session, channel, utc_now()))
