@@ -7,6 +7,7 @@ import logging
 from sqlalchemy.orm import Session
 
 from sync_server.rollouts.models import RolloutRun
+from sync_server.webhooks.service import enqueue
 
 log = logging.getLogger(__name__)
 
@@ -20,5 +21,6 @@ def announce(session: Session, event: str, run: RolloutRun, detail: dict[str, ob
         run: The rollout.
         detail: JSON-ready details.
     """
-    session.flush()  # what it tells of is in the transaction before it is told
-    log.info("%s: rollout %d of release %d on channel %s: %s", event, run.rollout_id, run.release, run.channel, detail)
+    about = {"rollout": run.rollout_id, "model": run.model, "release": run.release, **detail}
+    enqueue(session, event, f"channel:{run.channel}", about)
+    log.info("%s on channel %s: %s", event, run.channel, about)

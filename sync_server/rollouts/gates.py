@@ -25,7 +25,7 @@ from sync_server.rollouts.bounds import (
     binomial_tail,
     less_own_past,
     psi,
-    randomisation_bound,
+    randomisation_bounds,
 )
 from sync_server.rollouts.plan import Plan
 from sync_server.rollouts.spending import WEIGHTS
@@ -34,6 +34,8 @@ Verdict = Literal["holds", "few", "tripped"]
 _LARGEST_RATIO = 1000.0  # what is shown of a ratio over nothing
 # A device whose past is much shorter than its present would look worse by chance more often than half the time.
 _LEAST_PAST = 0.8
+# Windows that the index of one device's histogram needs, 20 a bin: of an hour's 60 windows, chance alone makes it 0.25.
+_LEAST_SCORED = 20 * BINS
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +224,7 @@ def _anomalies(figures: Figures, plan: Plan, budget: float) -> Finding:
     ratio = _rise(now, before, sides)
     return _finding(
         "anomalies", "control", sides, treated=treated, control=control, effect=ratio, limit=settings.ratio,
-        p=randomisation_bound(rest, figures.treated[sides.counted]), budget=budget,
+        p=_bound(rest, figures.treated[sides.counted]), budget=budget,
         says=f"Anomalous windows: {treated:.2%} of a device's, {control:.2%} outside; {ratio:.2f} times as many as"
         " their week before lets expect.",
     )  # fmt: skip
@@ -267,7 +269,8 @@ def _scores(figures: Figures, plan: Plan, budget: float) -> Finding:
     before = _shares(figures.before.histogram, figures.before.windows[:, None], plan.least_windows)
     sides = _Sides(np.isfinite(now[:, 0]), figures.treated, plan.least_devices)
     if not sides.has_control:
-        drift = psi(now, figures.training_now) - psi(before, figures.training_before)
+        enough = (figures.now.windows >= _LEAST_SCORED)[:, None]
+        drift = psi(np.where(enough, now, np.nan), figures.training_now) - psi(before, figures.training_before)
         worse, better = drift > settings.training_psi, drift <= settings.training_psi  # NaN: neither
         return _against_own_week("scores", figures, plan, worse, better, settings.training_psi, budget)
     if sides.inside < sides.least:
@@ -287,14 +290,18 @@ def _clearest_edge(now: Floats, before: Floats, treated: Flags) -> tuple[float, 
     An index has no distribution of its own that would hold for few and unlike devices. But two histograms differ when,
     and only when, the share above some edge does, and for shares there is a bound; it is multiplied by the tests made.
     """
-    tests = 2 * (BINS - 1)
-    best = (EDGES[1], 1.0)
+    rests = []
     for place in range(1, BINS):
         above = [np.sqrt(np.clip(shares[:, place:].sum(axis=1), 0, 1)) for shares in (now, before)]
-        rest = less_own_past(above[0], above[1])
-        p = tests * min(randomisation_bound(rest, treated), randomisation_bound(-rest, treated))
-        best = min(best, (EDGES[place], p), key=lambda pair: pair[1])
-    return best[0], min(1.0, best[1])
+        rests.append(less_own_past(above[0], above[1]))
+    both = np.array([*rests, *(-rest for rest in rests)])
+    bounds = len(both) * randomisation_bounds(both, treated)
+    clearest = int(bounds.argmin())
+    return EDGES[1 + clearest % (BINS - 1)], min(1.0, float(bounds[clearest]))
+
+
+def _bound(figure: Floats, treated: Flags) -> float:
+    return float(randomisation_bounds(figure[None], treated)[0])
 
 
 def _latency(figures: Figures, plan: Plan, budget: float) -> Finding:
@@ -313,7 +320,7 @@ def _latency(figures: Figures, plan: Plan, budget: float) -> Finding:
     ratio = _rise(now, before, sides)
     return _finding(
         "latency", "control", sides, treated=treated, control=control, effect=ratio, limit=settings.ratio,
-        p=randomisation_bound(less_own_past(logs[0], logs[1]), figures.treated[sides.counted]), budget=budget,
+        p=_bound(less_own_past(logs[0], logs[1]), figures.treated[sides.counted]), budget=budget,
         says=f"Scoring a window takes {treated:.0f} us, {control:.0f} us outside; {ratio:.2f} times what their week"
         " before lets expect.",
     )  # fmt: skip
@@ -329,7 +336,7 @@ def _silent(figures: Figures, plan: Plan, budget: float) -> Finding:
         treated, control = sides.means(silent)
         return _finding(
             "silent", "control", sides, treated=treated, control=control, effect=treated - control,
-            limit=settings.difference, p=randomisation_bound(silent, figures.treated), budget=budget,
+            limit=settings.difference, p=_bound(silent, figures.treated), budget=budget,
             says=f"Silent for {settings.hours} h: {treated:.1%} of the devices, {control:.1%} outside.",
         )  # fmt: skip
     count = int((figures.silent & figures.treated).sum())
