@@ -202,7 +202,7 @@ class Story:
             root.add_key(offline.public_key, role)
         for role in ("snapshot", "timestamp"):
             root.add_key(online, role)
-        targets = Targets(expires=BEGIN + timedelta(days=300), targets={path: file for path, file in self._targets()})
+        targets = Targets(expires=BEGIN + timedelta(days=300), targets=dict(self._targets()))
         with self.database.session() as session:
             for role, signed in (("root", root), ("targets", targets)):
                 whole: Metadata[Any] = Metadata(signed)
@@ -210,8 +210,9 @@ class Story:
                 metadata.store(session, role, 1, whole.to_bytes(), self.now)
             for number, digest in self.bundles.items():
                 histogram = [round(1e6 * share) for share in self.fleet.training_shares()]
+                path = f"{MODEL}/{number}/default.bundle"
                 session.execute(_BUNDLES, {
-                    "digest": digest, "path": f"{MODEL}/{number}/default.bundle", "model": MODEL, "version": str(number),
+                    "digest": digest, "path": path, "model": MODEL, "version": str(number),
                     "release": number, "manifest": json.dumps({"histogram": histogram}), "now": self.now,
                 })  # fmt: skip
             sign_snapshot(session, self.key, self.now)

@@ -33,7 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "release": ("exporter.cli.release:release", "Prepare a release folder for its signers."),
     "sign": ("exporter.cli.release:sign", "Add a signature to a release folder."),
     "publish": ("exporter.cli.release:publish", "Send a signed release folder to the server."),
-    "rollout": ("exporter.cli.release:rollout", "Steer which devices get which release."),
+    "rollout": ("exporter.cli.rollout:rollout", "Steer which devices get which release."),
     "verify": ("exporter.cli.audit:verify", "Check a bundle as an auditor would."),
     "export": ("exporter.cli.export:export", "Write a bundle's graph as files for an app of your own."),
     "bench": ("exporter.cli.bench:bench", "Measure a bundle's model on this machine."),

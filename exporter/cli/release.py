@@ -1,4 +1,4 @@
-"""``exporter release prepare``, ``sign``, ``publish`` and ``rollout``."""
+"""``exporter release prepare``, ``sign`` and ``publish``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import click
 
 from edge_runtime.errors import InputError
 from exporter.cli.options import (
-    Share,
     connect,
     json_option,
     keep_option,
@@ -26,7 +25,6 @@ from exporter.cli.options import (
 from exporter.cli.output import emit
 
 if TYPE_CHECKING:
-    from edge_runtime.contract.rollout import Rollout
     from exporter.release import ReleaseSummary
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -162,58 +160,6 @@ def publish(
     emit(published.to_dict(), lines, as_json)
 
 
-@click.command()
-@click.argument("channel")
-@server_option
-@token_options
-@click.option("--model", help="Start a rollout: of this model,")
-@click.option("--release", "number", type=click.IntRange(min=1), help="this release,")
-@click.option("--cohort", "cohorts", multiple=True, help="only for these cohorts. Alone: also for these. Repeatable.")
-@click.option("--all-cohorts", is_flag=True, help="Let all cohorts into the running rollout.")
-@click.option("--share", type=Share(), help="Devices that get it, such as 25% or 2500. Alone: widen the running one.")
-@click.option("--pause", "action", flag_value="pause", help="Let nobody else in.")
-@click.option("--resume", "action", flag_value="resume", help="Go on after a pause.")
-@click.option("--roll-back", "action", flag_value="roll_back", help="Send everybody back to the release before.")
-@json_option
-def rollout(
-    channel: str,
-    url: str | None,
-    token_file: Path | None,
-    token: str | None,
-    allow_insecure_http: bool,
-    model: str | None,
-    number: int | None,
-    cohorts: tuple[str, ...],
-    all_cohorts: bool,
-    share: int | None,
-    action: str | None,
-    as_json: bool,
-) -> None:
-    """Show the rollout of CHANNEL, or start, widen, pause, resume or roll it back."""
-    from exporter.channels import add_cohorts, change_channel, show_channel, start_rollout
-
-    starting = model is not None or number is not None
-    widening = all_cohorts or (bool(cohorts) and not starting)
-    if sum((starting, widening, action is not None, share is not None and not starting)) > 1:
-        raise InputError("Only one change at a time.", advice="Start, widen, pause, resume or roll back.")
-    if starting and (model is None or number is None):
-        raise InputError("A rollout needs --model and --release.", advice="Give both.")
-    server = connect(required_url(url), token_file, token, allow_insecure_http)
-    if model is not None and number is not None:
-        now_running = start_rollout(server, channel, model, number, share or 0, cohorts or None)
-    elif all_cohorts:
-        now_running = change_channel(server, channel, {"action": "widen", "cohorts": None})
-    elif cohorts:
-        now_running = add_cohorts(server, channel, cohorts)
-    elif action is not None:
-        now_running = change_channel(server, channel, {"action": action})
-    elif share is not None:
-        now_running = change_channel(server, channel, {"action": "share", "share": share})
-    else:
-        now_running = show_channel(server, channel)
-    emit({"channel": channel, **now_running.to_dict()}, [describe_rollout(channel, now_running)], as_json)
-
-
 def next_rollout(folder: Path) -> list[str]:
     """Return the command that lets devices have what a release folder adds; nothing when it adds nothing."""
     from exporter.release import summarise
@@ -239,13 +185,3 @@ def describe(summary: ReleaseSummary) -> list[str]:
         *(f"  {model}: nothing below release {floor} may run" for model, floor in summary.floors.items()),
         f"  signatures {done} of {needed}",
     ]
-
-
-def describe_rollout(channel: str, running: Rollout) -> str:
-    """Return one sentence on a rollout."""
-    before = "nothing before" if running.previous is None else f"release {running.previous} before"
-    only = "" if running.cohorts is None else f", cohorts {', '.join(running.cohorts)} only"
-    return (
-        f"Channel {channel}: {running.model} release {running.release}, {running.share / 100:g} % of devices, "
-        f"{running.state.replace('_', ' ')}, {before}{only}."
-    )

@@ -6,9 +6,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from benchmarks.rollout_fleet import Nature, RandomFleet
-from benchmarks.rollout_story import NEW, OLD, Release, Story
+from benchmarks.rollout_story import NEW, Release, Story
 from sync_server.db import Database
-from sync_server.rollouts.models import RolloutLook, RolloutRun
 from sync_server.rollouts.plan import Plan
 from sync_server.rollouts.progress import progress
 

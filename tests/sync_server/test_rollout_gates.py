@@ -1,0 +1,246 @@
+"""The gates' statistics: never wrong more often than they say, whatever the fleet; and they see what is there."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from fractions import Fraction
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks.rollout_fleet import Nature, RandomFleet, add
+from sync_server.rollouts.bounds import binomial_tail, less_own_past, psi, randomisation_bounds
+from sync_server.rollouts.gates import Counted, Figures, Finding, judge
+from sync_server.rollouts.plan import GateSettings, Plan, Silent, Stage
+from sync_server.rollouts.spending import WEIGHTS, budget, look_part, stage_part
+
+BUDGET = 1e-3
+
+
+# --- bounds ---
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(-20, 1000), min_size=4, max_size=9), st.integers(1, 4))
+def test_the_bound_is_above_the_exact_p_value_of_every_draw(numbers: list[int], treated: int) -> None:
+    values = np.array(numbers, float)
+    draws = [list(draw) for draw in combinations(range(len(values)), min(treated, len(values) - 1))]
+    sums = np.array([values[draw].sum() for draw in draws])
+    for draw, total in zip(draws, sums, strict=True):
+        chosen = np.zeros(len(values), bool)
+        chosen[draw] = True
+        exact = (sums >= total).mean()
+        assert randomisation_bounds(values[None], chosen)[0] >= exact - 1e-9
+
+
+def test_the_bound_is_not_far_above_it_either() -> None:
+    rng = np.random.default_rng(1)
+    values = rng.normal(size=1000)
+    treated = np.arange(1000) < 20
+    values[treated] += 1.2
+    z = values[treated].mean() / values.std() * math.sqrt(20)
+    normal = math.erfc(z / math.sqrt(2)) / 2
+    assert normal < randomisation_bounds(values[None], treated)[0] < 40 * normal
+
+
+@pytest.mark.parametrize("values", [[1.0] * 6, [0.0, 0.0, 0.0, 9.0, 9.0, 9.0]])
+def test_nothing_to_see_is_a_bound_of_one(values: list[float]) -> None:
+    treated = np.array([True, True, False, False, False, False])
+    assert randomisation_bounds(np.array([values]), treated)[0] == 1.0
+
+
+def test_one_group_alone_is_a_bound_of_one() -> None:
+    assert randomisation_bounds(np.arange(5.0)[None], np.ones(5, bool))[0] == 1.0
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 40), st.integers(0, 40), st.fractions(Fraction(1, 100), Fraction(99, 100), max_denominator=100))
+def test_the_binomial_tail_is_exact(successes: int, more: int, chance: Fraction) -> None:
+    trials = successes + more
+    exact = sum(math.comb(trials, k) * chance**k * (1 - chance) ** (trials - k) for k in range(successes, trials + 1))
+    assert binomial_tail(successes, trials, float(chance)) == pytest.approx(float(exact), rel=1e-9, abs=1e-300)
+
+
+def test_the_binomial_tail_of_a_large_fleet() -> None:
+    assert binomial_tail(0, 10, 0.5) == 1.0
+    assert 0 < binomial_tail(21_000, 1_000_000, 0.02) < 1e-11
+
+
+def test_psi_of_known_histograms() -> None:
+    even, shifted = np.full(15, 1 / 15), np.array([2 / 15, 0.0] + [1 / 15] * 13)
+    assert psi(even, even) == pytest.approx(0)
+    p, q = (2 / 15 + 1e-4) / 1.0015, (1 / 15 + 1e-4) / 1.0015
+    gone = 1e-4 / 1.0015
+    assert psi(shifted, even) == pytest.approx((p - q) * math.log(p / q) + (gone - q) * math.log(gone / q))
+
+
+def test_what_all_devices_share_falls_away() -> None:
+    before = np.array([1.0, 2.0, 3.0, np.nan, np.nan])
+    rest = less_own_past(np.array([12.0, 14.0, 16.0, 5.0, 9.0]), before)
+    assert rest == pytest.approx([0, 0, 0, -2, 2])
+
+
+# --- what may be spent ---
+
+
+@pytest.mark.parametrize(("stages", "planned"), [(1, 1), (4, 24), (20, 7)])
+def test_all_that_can_ever_be_spent_is_the_error_rate(stages: int, planned: int) -> None:
+    looks = sum(look_part(look, planned) for look in range(1, 20_000))
+    parts = sum(stage_part(stage, stages, 0) for stage in range(stages))
+    extra = sum(stage_part(0, stages, number) for number in range(1, 20_000))
+    assert looks == pytest.approx(1, abs=1e-4)
+    assert parts + extra == pytest.approx(1, abs=1e-4)
+    assert sum(WEIGHTS.values()) == pytest.approx(1)
+    assert budget(0.01, stage=0, stages=stages, extra=0, look=1, planned=planned) > 0
+
+
+# --- gates ---
+
+
+def quiet(count: int) -> Counted:
+    """Devices with 1 % anomalous windows, each with another speed."""
+    histogram = np.zeros((count, 15))
+    histogram[:, 2], histogram[:, 13] = 990.0, 10.0
+    windows = np.full(count, 1000.0)
+    speed = windows * (100 + np.arange(count) % 7)
+    jitter = np.arange(count) % 3
+    return Counted(windows, 10.0 + jitter, histogram, windows, speed)
+
+
+def figures(count: int = 400, inside: int = 100, **changes: object) -> Figures:
+    """A fleet in which nothing happens, but for the changes."""
+    none = np.zeros(count, bool)
+    training = np.tile(quiet(1).histogram / 1000, (count, 1))
+    treated = np.arange(count) % (count // inside) == 0 if inside < count else ~none
+    made = Figures(treated, treated, none, none, quiet(count), quiet(count), training, training)
+    return dataclasses.replace(made, **changes)  # type: ignore[arg-type]
+
+
+def by_gate(found: list[Finding]) -> dict[str, Finding]:
+    return {finding.gate: finding for finding in found}
+
+
+def verdicts(made: Figures, plan: Plan | None = None) -> dict[str, str]:
+    return {gate: found.verdict for gate, found in by_gate(judge(made, plan or Plan(), BUDGET)).items()}
+
+
+ALL_HOLD = dict.fromkeys(WEIGHTS, "holds")
+
+
+def worse(made: Figures, **fields: float) -> Figures:
+    """Multiply what the treated devices count now."""
+    now = made.now
+    values = {
+        name: np.where(made.treated, getattr(now, name) * factor, getattr(now, name)) for name, factor in fields.items()
+    }
+    return dataclasses.replace(made, now=dataclasses.replace(now, **values))
+
+
+@pytest.mark.parametrize("inside", [100, 400])
+def test_the_same_release_holds_with_and_without_control(inside: int) -> None:
+    assert verdicts(figures(inside=inside)) == ALL_HOLD
+
+
+@pytest.mark.parametrize("inside", [100, 400])
+@pytest.mark.parametrize(("gate", "fields"), [("anomalies", {"anomalous": 3.0}), ("latency", {"latency_sum_us": 2.0})])
+def test_a_worse_release_trips_its_gate_alone(inside: int, gate: str, fields: dict[str, float]) -> None:
+    assert verdicts(worse(figures(inside=inside), **fields)) == {**ALL_HOLD, gate: "tripped"}
+
+
+@pytest.mark.parametrize(("gate", "fields"), [("anomalies", {"anomalous": 1.1}), ("latency", {"latency_sum_us": 1.3})])
+def test_what_is_clear_but_small_does_not_trip(gate: str, fields: dict[str, float]) -> None:
+    found = by_gate(judge(worse(figures(4000, 1000), **fields), Plan(), BUDGET))[gate]
+    assert found.p is not None
+    assert found.p < BUDGET * WEIGHTS[gate]
+    assert found.verdict == "holds"
+
+
+@pytest.mark.parametrize("inside", [100, 400])
+def test_another_distribution_trips_without_more_anomalies(inside: int) -> None:
+    made = figures(inside=inside)
+    moved = made.now.histogram.copy()
+    moved[made.treated, 2], moved[made.treated, 8] = 490.0, 500.0
+    made = dataclasses.replace(made, now=dataclasses.replace(made.now, histogram=moved))
+    assert verdicts(made) == {**ALL_HOLD, "scores": "tripped"}
+
+
+def test_failures_are_compared_with_what_is_tolerated() -> None:
+    made = figures()
+    for count, verdict in ((2, "holds"), (12, "tripped")):
+        failed = made.treated & (np.cumsum(made.treated) <= count)
+        assert verdicts(dataclasses.replace(made, failed=failed))["failures"] == verdict
+    few = figures(400, 20)
+    failed = few.treated & (np.cumsum(few.treated) <= 2)
+    found = by_gate(judge(dataclasses.replace(few, failed=failed), Plan(), 1.0))["failures"]
+    assert found.verdict == "holds", "two failures are below the least count, however many devices"
+
+
+@pytest.mark.parametrize("inside", [100, 400])
+def test_devices_that_fall_silent_trip(inside: int) -> None:
+    made = figures(inside=inside)
+    silent = made.treated & (np.arange(len(made.treated)) % 3 == 0)
+    assert verdicts(dataclasses.replace(made, silent=silent)) == {**ALL_HOLD, "silent": "tripped"}
+    everywhere = np.arange(len(made.treated)) % 13 == 0
+    assert verdicts(dataclasses.replace(made, silent=everywhere)) == ALL_HOLD, "the network, not the release"
+
+
+def test_too_few_devices_say_so() -> None:
+    found = judge(figures(90, 9), Plan(), BUDGET)
+    assert {finding.verdict for finding in found} == {"few"}
+    assert all("Not enough devices" in finding.why for finding in found)
+
+
+def test_devices_without_a_past_are_compared_by_assignment_alone() -> None:
+    none = {name: np.zeros_like(getattr(quiet(400), name)) for name in Counted.__slots__}
+    made = figures(before=Counted(**none))
+    assert verdicts(made) == ALL_HOLD
+    assert verdicts(worse(made, anomalous=3.0)) == {**ALL_HOLD, "anomalies": "tripped"}
+    nobody = figures(inside=400, before=Counted(**none))
+    assert verdicts(nobody)["anomalies"] == "few", "neither a control nor an own week"
+
+
+def test_a_gate_that_is_off_is_not_asked() -> None:
+    assert "silent" not in verdicts(figures(), Plan(gates=GateSettings(silent=Silent(on=False))))
+
+
+def test_one_device_has_one_vote_however_loud() -> None:
+    made = figures()
+    loud = made.now.anomalous.copy()
+    loud[np.flatnonzero(made.treated)[:2]] = 1000.0
+    assert verdicts(dataclasses.replace(made, now=dataclasses.replace(made.now, anomalous=loud))) == ALL_HOLD
+
+
+def test_of_two_hundred_identical_releases_at_most_two_trip() -> None:
+    """The whole way of gates and budgets on fleets of unlike devices, four looks in each of three stages."""
+    plan = Plan(stages=(Stage(500, 960), Stage(3000, 960), Stage(10_000, 960)), look_minutes=240)
+    assert sum(_trips(seed, plan, 1.0) for seed in range(200)) <= 2
+
+
+def test_of_twenty_bad_releases_all_trip() -> None:
+    plan = Plan(stages=(Stage(500, 960), Stage(3000, 960), Stage(10_000, 960)), look_minutes=240)
+    assert sum(_trips(seed, plan, 3.0) for seed in range(20)) == 20
+
+
+def _trips(seed: int, plan: Plan, rise: float) -> bool:
+    fleet = RandomFleet(Nature(devices=400), seed)
+    before = fleet.count(24)
+    for _ in range(6):
+        before = add(before, fleet.count(24))
+    none = np.zeros(400, bool)
+    training = np.tile(fleet.training_shares(), (400, 1))
+    buckets = fleet.rng.integers(0, 10_000, 400)
+    for number, stage in enumerate(plan.stages):
+        treated = buckets < stage.share
+        now = None
+        for look in range(1, 5):
+            counted = fleet.count(4, np.where(treated, rise, 1.0))
+            now = counted if now is None else add(now, counted)
+            spend = budget(plan.error_rate, stage=number, stages=3, extra=0, look=look, planned=4)
+            made = Figures(treated, treated, none, none, now, before, training, training)
+            if any(found.verdict == "tripped" for found in judge(made, plan, spend)):
+                return True
+    return False
