@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ from sync_server.errors import RequestError
 
 if TYPE_CHECKING:
     from sync_server.config import ServerConfig
+
+log = logging.getLogger(__name__)
 
 
 class Blobs:
@@ -109,6 +112,24 @@ class Blobs:
                 f"The bundle {digest[:12]} is not in the blob store.",
                 advice="Restore the blobs from the same backup as the database.",
             ) from error
+
+    def check(self) -> None:
+        """See that the store answers, by listing what is not there; a lost folder or bucket shows as well.
+
+        Raises:
+            StorageError: It does not; the message names no address, since strangers may read it.
+        """
+        import obstore
+        from obstore.exceptions import BaseError
+
+        try:
+            if self._folder is not None:
+                next(self._folder.iterdir(), None)
+            else:
+                next(iter(obstore.list(self._store, "check/")), None)
+        except (BaseError, OSError) as error:
+            log.warning("the blob store does not answer: %s", error)
+            raise StorageError("The blob store does not answer.") from error
 
     def read(self, digest: str) -> bytes:
         """Return a blob's bytes.

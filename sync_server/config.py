@@ -45,6 +45,8 @@ class ServerConfig:
         client_seconds: How long a client may be silent in the middle of a request or of its answer.
         session_hours: How long a log-in lasts.
         statement_timeout_ms: Longest database statement of a request.
+        log_format: ``text`` for people, ``json`` for one object a line.
+        log_requests: Which answers get a line in the log: ``none``, ``errors`` (refusals and faults) or ``all``.
     """
 
     data_dir: Path = Path("var")
@@ -63,6 +65,8 @@ class ServerConfig:
     client_seconds: int = 30
     session_hours: int = 12
     statement_timeout_ms: int = 30_000
+    log_format: str = "text"
+    log_requests: str = "errors"
 
     @property
     def online_key_path(self) -> Path:
@@ -87,6 +91,8 @@ _AT_LEAST_ONE = (
     "workers", "threads", "max_body_bytes", "max_publish_bytes", "client_seconds", "session_hours",
     "statement_timeout_ms",
 )  # fmt: skip
+
+_ONE_OF = {"log_format": ("text", "json"), "log_requests": ("none", "errors", "all")}
 
 
 def _convert(name: str, value: object, origin: str) -> object:
@@ -168,6 +174,11 @@ def _check(config: ServerConfig) -> None:
     for name in _AT_LEAST_ONE:
         if getattr(config, name) < 1:
             raise InputError(f"The setting {name} is {getattr(config, name)}.", advice="It must be at least 1.")
+    for name, allowed in _ONE_OF.items():
+        if getattr(config, name) not in allowed:
+            raise InputError(
+                f"The setting {name} is {getattr(config, name)!r}.", advice=f"Use one of: {', '.join(allowed)}."
+            )
     if not 0 <= config.port <= 65_535:
         raise InputError(f"The port {config.port} does not exist.", advice="Use 0 to 65535.")
     if config.public_url and not config.public_url.startswith(("http://", "https://")):

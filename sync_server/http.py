@@ -6,10 +6,11 @@ import errno
 import logging
 import re
 import secrets
+import time
 from typing import Any, cast
 
 import msgspec
-from flask import Flask, Response, g, render_template, request
+from flask import Flask, Response, current_app, g, render_template, request
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
@@ -18,6 +19,8 @@ from edge_runtime.contract.problem import MEDIA_TYPE, Problem
 from edge_runtime.errors import ContractError, InputError, StellaError, StorageError, TrustError
 from sync_server.db import is_away
 from sync_server.errors import RequestError
+from sync_server.logs import log_request
+from sync_server.request_metrics import count_request
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +46,7 @@ _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
 }
-_FOR_PROGRAMS = ("/api/", "/repository/", "/health")
+_FOR_PROGRAMS = ("/api/", "/repository/", "/health", "/metrics", "/apidoc/")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _RETRY_SECONDS = 5
 _TITLES = {
@@ -177,16 +180,29 @@ def _begin() -> None:
     """Give the request an id: the proxy's, when it is harmless, else a new one."""
     given = request.headers.get("X-Request-Id", "")
     g.request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+    g.begun = time.perf_counter()
 
 
 def _finish(response: Response) -> Response:
-    """Add the headers that every answer carries, unless a route set its own."""
+    """Add the headers that every answer carries, unless a route set its own; count and log the answer."""
     for name, value in _HEADERS.items():
         response.headers.setdefault(name, value)
     if request.is_secure:
         response.headers.setdefault("Strict-Transport-Security", "max-age=31536000")
     response.headers["X-Request-Id"] = g.get("request_id", "")
+    _observe(response.status_code)
     return response
+
+
+def _observe(status: int) -> None:
+    """Count the answer and log it. By route, not by path: clients choose paths, and names of devices are in some."""
+    seconds = time.perf_counter() - g.get("begun", time.perf_counter())
+    route = request.url_rule.rule if request.url_rule else "unmatched"
+    count_request(request.method, route, status, seconds)
+    log_request(
+        current_app.extensions["config"].log_requests, method=request.method, route=route, status=status,
+        seconds=seconds, actor=getattr(g.get("actor"), "kind", None), address=request.remote_addr,
+    )  # fmt: skip
 
 
 def install(app: Flask) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import functools
 import json
-import logging
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
+from sync_server import logs
 from sync_server.config import load_config
 
 Command = Callable[..., Any]
@@ -30,11 +29,7 @@ def server_options(command: Command) -> Command:
             file=config_file, data_dir=data_dir, host=host, port=port, workers=workers, threads=threads,
             public_url=public_url,
         )  # fmt: skip
-        logging.basicConfig(
-            level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-        )
-        # Alembic tells of every step of its own, which is noise to an operator.
-        logging.getLogger("alembic").setLevel(logging.WARNING)
+        logs.configure(config.log_format)
         return command(config=config, as_json=as_json, **rest)
 
     decorated: Command = with_config

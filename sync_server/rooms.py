@@ -22,6 +22,8 @@ DDL = (
 )
 BLUEPRINTS = (
     "sync_server.health:blueprint",
+    "sync_server.metrics:blueprint",
+    "sync_server.apidoc.routes:blueprint",
     "sync_server.access.routes:blueprint",
     "sync_server.repository.routes:blueprint",
     "sync_server.rollouts.routes:blueprint",

@@ -25,11 +25,13 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 
 from edge_runtime.errors import StorageError, TransportError
+from sync_server import metrics_folder
 from sync_server.app import create_app
 from sync_server.blobs import Blobs
 from sync_server.commands.database import migrate_named
 from sync_server.config import ServerConfig
 from sync_server.embedded_postgres import EmbeddedPostgres
+from sync_server.gunicorn_log import GunicornLogger
 from sync_server.migrations import migrate
 from sync_server.postgres_folder import APP
 from sync_server.postgres_process import die_with_parent
@@ -148,12 +150,13 @@ class _Server(BaseApplication):  # type: ignore[misc]
             "timeout": 60,
             "graceful_timeout": 15,
             "keepalive": 5,
-            "loglevel": "warning",
             "control_socket_disable": True,
             "forwarded_allow_ips": "",  # the app trusts as many proxies as its own setting says, and no header else
             "when_ready": self._announce,
             "post_fork": self._in_worker,
             "post_worker_init": _begin_work,
+            "child_exit": lambda _arbiter, worker: metrics_folder.bury(worker.pid),
+            "logger_class": GunicornLogger,
         }
         for name, value in settings.items():
             self.cfg.set(name, value)

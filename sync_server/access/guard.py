@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import wraps
 from typing import ParamSpec, TypeVar, cast
 from urllib.parse import quote
@@ -38,6 +39,24 @@ Parameters = ParamSpec("Parameters")
 Answer = TypeVar("Answer")
 
 _SAFE = ("GET", "HEAD")
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """Whom a route lets in, for its description and for tests.
+
+    Attributes:
+        kinds: Token kinds.
+        session: Whether a log-in will do as well.
+    """
+
+    kinds: tuple[str, ...]
+    session: bool
+
+
+def guard_of(view: Callable[..., object]) -> Guard | None:
+    """Return whom :func:`require_token` lets in to a view, None when it does not guard it."""
+    return cast("Guard | None", getattr(view, "guard", None))
 
 
 def current_actor() -> Actor:
@@ -132,6 +151,7 @@ def require_token(
             g.actor = actor
             return view(*args, **kwargs)
 
+        guarded.guard = Guard(kinds, session)  # type: ignore[attr-defined]
         return guarded
 
     return decorate

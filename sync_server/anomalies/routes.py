@@ -2,29 +2,51 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
 import msgspec
 from flask import Blueprint, Response, request
+from msgspec import Meta
 
 from edge_runtime.contract import routes
 from sync_server.access.guard import current_actor, require_token
-from sync_server.anomalies.filters import Filters, decode_cursor, read_limit
+from sync_server.anomalies.filters import DEFAULT_LIMIT, MAX_LIMIT, Filters, decode_cursor, read_limit
 from sync_server.anomalies.reading import list_page, one_incident
-from sync_server.anomalies.status import MAX_ID, change_status
+from sync_server.anomalies.status import MAX_ID, MAX_NOTE_CHARACTERS, change_status
+from sync_server.apidoc.answers import Cohort, Hex32, Moment, Object
+from sync_server.apidoc.describe import describe
 from sync_server.db import session_scope
 from sync_server.http import json_response, read_json
+from sync_server.ingest.models import STATUSES
 
 blueprint = Blueprint("anomalies", __name__)
 
 
 class StatusChange(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """The body of ``POST /api/incidents/<id>/status``."""
+    """The body of ``POST /api/incidents/<id>/status``; white space around the note does not count."""
 
-    status: str
-    note: str
+    status: Annotated[str, Meta(extra_json_schema={"enum": list(STATUSES)})]
+    note: Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": MAX_NOTE_CHARACTERS})]
+
+
+class AnomalyQuery(msgspec.Struct):
+    """The parameters of ``GET /api/anomalies``, which :class:`Filters` reads; ``status`` is of incidents only."""
+
+    view: Literal["incidents", "windows"] = "incidents"
+    device: Hex32 | None = None
+    cohort: Cohort | None = None
+    status: Literal["open", "acknowledged", "resolved"] | None = None
+    signal: Annotated[str, Meta(max_length=128)] | None = None
+    from_ms: Moment | None = None
+    to_ms: Moment | None = None
+    minimum_score: Annotated[float, Meta(ge=0, le=1)] | None = None
+    limit: Annotated[int, Meta(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT
+    cursor: str = ""
 
 
 @blueprint.get(routes.ANOMALIES)
 @require_token("ops", "view", session=True)
+@describe("results", query=AnomalyQuery, answers={200: Object})
 def anomalies() -> Response:
     """List incidents, or with ``view=windows`` every stored anomalous window, newest first, a page at a time."""
     filters = Filters.from_query(request.args)
@@ -35,6 +57,7 @@ def anomalies() -> Response:
 
 @blueprint.get(f"{routes.INCIDENTS}<int(max={MAX_ID}):incident_id>")
 @require_token("ops", "view", session=True)
+@describe("results", answers={200: Object})
 def incident(incident_id: int) -> Response:
     """Return one incident and what people decided about it."""
     with session_scope() as session:
@@ -43,6 +66,7 @@ def incident(incident_id: int) -> Response:
 
 @blueprint.post(f"{routes.INCIDENTS}<int(max={MAX_ID}):incident_id>/status")
 @require_token("ops", session=True)
+@describe("results", body=StatusChange, answers={200: Object})
 def incident_status(incident_id: int) -> Response:
     """Set the status of an incident, with a note that says why."""
     body = read_json(StatusChange)

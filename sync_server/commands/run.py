@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 @click.option("--public-url", help="Address that devices and browsers use, when a proxy is in front.")
 def run(config: ServerConfig, as_json: bool) -> None:
     """Serve until SIGTERM or Ctrl-C. Without DATABASE_URL it runs its own Postgres in the data folder."""
-    from sync_server.serving import serve
+    from sync_server.metrics_folder import prepared
 
-    serve(config, as_json=as_json)
+    with prepared():  # before anything below imports the metrics
+        from sync_server.serving import serve
+
+        serve(config, as_json=as_json)

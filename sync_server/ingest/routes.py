@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+import msgspec
 from flask import Blueprint, Response, request
 
 from edge_runtime.contract import routes
 from edge_runtime.contract.batch import MAX_BATCH_GZIP_BYTES, Batch, decode_batch
 from edge_runtime.errors import ContractError
 from sync_server.access.guard import current_actor, require_token
+from sync_server.apidoc.answers import Hex32, Moment
+from sync_server.apidoc.describe import describe
 from sync_server.db import get_database
 from sync_server.devices.service import bearer_device
 from sync_server.errors import RequestError
@@ -18,8 +23,25 @@ from sync_server.ingest.service import store_batch
 blueprint = Blueprint("ingest", __name__)
 
 
+class BatchBody(msgspec.Struct):
+    """The body of ``POST /api/results``: columns a kind of record, see FORMAT.md; may be sent as gzip."""
+
+    format: Literal[1]
+    stream: Hex32
+    sent_at_ms: Moment
+
+
+class Taken(msgspec.Struct):
+    """What the server says to a batch: ``held`` are ranges, ``refused`` are (sequence, reason, detail)."""
+
+    stored: int
+    held: list[tuple[int, int]]
+    refused: list[tuple[int, str, str]]
+
+
 @blueprint.post(routes.RESULTS)
 @require_token("dev")
+@describe("devices", body=BatchBody, answers={200: Taken}, problems=(429,))
 def results() -> Response:
     """Store a batch once, however often it comes; refuse single records by number, a shapeless batch whole."""
     batch = _read_batch()

@@ -38,6 +38,11 @@ def _config() -> Config:
     return config
 
 
+def head() -> str:
+    """Return the version of the schema that this program makes."""
+    return ScriptDirectory.from_config(_config()).get_current_head() or ""
+
+
 def migrate(owner_url: str, *, app_role: str | None) -> str:
     """Run every migration that is missing, in one transaction, and give the app role its rights.
 

@@ -30,15 +30,31 @@ def load_or_create(path: Path) -> ec.EllipticCurvePrivateKey:
     try:
         if not path.exists():
             _create(path)
+    except OSError as error:
+        raise _unusable(path, error) from error
+    return load(path)
+
+
+def load(path: Path) -> ec.EllipticCurvePrivateKey:
+    """Return the key of a file that is there.
+
+    Raises:
+        StorageError: The file is missing, cannot be read, is open to others, or holds no P-256 key.
+    """
+    try:
         check_private(path, "The online key")
         key = serialization.load_pem_private_key(path.read_bytes(), password=None)
     except (OSError, ValueError, TypeError) as error:
-        raise StorageError(
-            f"The online key {path} cannot be used: {error}.", advice="Restore it from the backup of this server."
-        ) from error
+        raise _unusable(path, error) from error
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
         raise StorageError(f"The online key {path} is no ECDSA P-256 key.", advice="Use the one this server made.")
     return key
+
+
+def _unusable(path: Path, error: Exception) -> StorageError:
+    return StorageError(
+        f"The online key {path} cannot be used: {error}.", advice="Restore it from the backup of this server."
+    )
 
 
 def _create(path: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
+import msgspec
 from flask import Blueprint, Response, request
 from sqlalchemy import select
 from werkzeug.datastructures import FileStorage
@@ -14,6 +15,8 @@ from werkzeug.exceptions import RequestedRangeNotSatisfiable
 from werkzeug.wsgi import wrap_file
 
 from sync_server.access.guard import current_actor, require_token
+from sync_server.apidoc.answers import Object
+from sync_server.apidoc.describe import describe
 from sync_server.app_state import get_blobs, get_config, get_online_key
 from sync_server.db import session_scope, utc_now
 from sync_server.errors import RequestError
@@ -25,6 +28,29 @@ from sync_server.repository.publish import Publication, publish
 from sync_server.rollouts.models import rollouts_by_channel
 
 blueprint = Blueprint("repository", __name__)
+
+
+class PublishBody(msgspec.Struct):
+    """Parts named ``metadata/N.root.json``, ``metadata/N.targets.json``, ``targets/MODEL/VERSION/COHORT.bundle``."""
+
+
+class Published(msgspec.Struct):
+    """What a publication changed."""
+
+    targets_version: int
+    root_version: int
+    added: list[str]
+    withdrawn: list[str]
+
+
+class Standing(msgspec.Struct):
+    """Where the repository stands."""
+
+    root_version: int | None
+    targets_version: int | None
+    online_key: str
+    channels: Object
+
 
 _SHORT = "public, max-age=60"
 _FOR_EVER = "public, max-age=31536000, immutable"
@@ -99,6 +125,10 @@ def get_target(name: str) -> Response:
 
 @blueprint.post("/api/publish")
 @require_token("pub")
+@describe(
+    "repository", body=PublishBody, body_type="multipart/form-data", answers={200: Published, 201: Published},
+    problems=(409,),
+)  # fmt: skip
 def post_publish() -> Response:
     """Take over a release: parts ``metadata/N.root.json``, ``metadata/N.targets.json``, ``targets/<path>``."""
     request.max_content_length = get_config().max_publish_bytes
@@ -154,6 +184,7 @@ def _read(part: FileStorage) -> bytes:
 
 @blueprint.get("/api/publish")
 @require_token("pub")
+@describe("repository", answers={200: Standing})
 def get_publish() -> Response:
     """Tell a release engineer where the repository stands."""
     with session_scope() as session:

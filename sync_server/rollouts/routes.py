@@ -6,6 +6,8 @@ from flask import Blueprint, Response
 
 from edge_runtime.contract.names import check_name
 from sync_server.access.guard import current_actor, require_token
+from sync_server.apidoc.answers import Object
+from sync_server.apidoc.describe import describe
 from sync_server.app_state import get_online_key
 from sync_server.db import session_scope, utc_now
 from sync_server.http import json_response, read_json
@@ -18,6 +20,7 @@ blueprint = Blueprint("rollouts", __name__)
 
 @blueprint.get("/api/channels/<channel>")
 @require_token("pub", "ops", "view", session=True)
+@describe("rollouts", answers={200: Object})
 def get_channel(channel: str) -> Response:
     """Return the channel's rollout as it is signed."""
     check_name("channel", channel)
@@ -27,6 +30,7 @@ def get_channel(channel: str) -> Response:
 
 @blueprint.put("/api/channels/<channel>")
 @require_token("pub", "ops", session=True)
+@describe("rollouts", body=Change, answers={200: Object}, problems=(409,))
 def put_channel(channel: str) -> Response:
     """Start, grow, pause, resume, advance or roll back; the answer is the rollout, already signed."""
     change = read_json(Change)
@@ -37,6 +41,7 @@ def put_channel(channel: str) -> Response:
 
 @blueprint.get("/api/channels/<channel>/progress")
 @require_token("pub", "ops", "view", session=True)
+@describe("rollouts", answers={200: Object})
 def get_progress(channel: str) -> Response:
     """Return the plan of the channel's rollout, where it stands, what its gates found, and who is overdue."""
     check_name("channel", channel)

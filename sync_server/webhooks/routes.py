@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from typing import Annotated, Literal
+
 import msgspec
 from flask import Blueprint, Response
+from msgspec import Meta
 
 from sync_server.access.guard import current_actor, require_token
+from sync_server.apidoc.describe import describe
 from sync_server.app_state import get_config
 from sync_server.db import session_scope
 from sync_server.http import json_response, problem_response, read_json
 from sync_server.webhooks import service
+from sync_server.webhooks.addresses import MOST_CHARACTERS
 from sync_server.webhooks.secret import load_or_create_key, secret_of, secret_text
 
 blueprint = Blueprint("webhooks", __name__)
@@ -18,15 +24,51 @@ _ONE = f"/api/webhooks/<int(max={2**63 - 1}):webhook_id>"
 
 
 class NewWebhook(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """The body of ``POST /api/webhooks``."""
+    """The body of ``POST /api/webhooks``. The service has the whole rule of each; a URL is one that may be called."""
 
+    name: Annotated[str, Meta(min_length=1, max_length=100)]
+    url: Annotated[str, Meta(pattern="^https://", max_length=MOST_CHARACTERS)]
+    events: Annotated[list[Annotated[str, Meta(pattern=service.PATTERN)]], Meta(min_length=1, max_length=32)]
+
+
+class WebhookAnswer(msgspec.Struct):
+    """A hook and how it does."""
+
+    id: int
     name: str
     url: str
     events: list[str]
+    state: Literal["live", "failing", "disabled"]
+    created_at: datetime
+    disabled_at: datetime | None
+    failing_since: datetime | None
+    last_delivered_at: datetime | None
+    last_error: str | None
+    queued: int
+    dropped: int
+
+
+class MadeWebhook(WebhookAnswer):
+    """A hook that was just made; the only answer that carries its secret."""
+
+    secret: str
+
+
+class Webhooks(msgspec.Struct):
+    """The answer of ``GET /api/webhooks``."""
+
+    webhooks: list[WebhookAnswer]
+
+
+class Queued(msgspec.Struct):
+    """The answer of ``POST /api/webhooks/<id>/test``."""
+
+    queued: bool
 
 
 @blueprint.get("/api/webhooks")
 @require_token("ops", session=True)
+@describe("webhooks", answers={200: Webhooks})
 def list_webhooks() -> Response:
     """List the hooks and how they do; URLs may hold secrets of their owners, so viewers do not see them."""
     with session_scope() as session:
@@ -35,6 +77,7 @@ def list_webhooks() -> Response:
 
 @blueprint.post("/api/webhooks")
 @require_token("ops", session=True)
+@describe("webhooks", body=NewWebhook, answers={201: MadeWebhook})
 def create_webhook() -> Response:
     """Make a hook; the answer is the only one that carries its secret."""
     wanted = read_json(NewWebhook)
@@ -49,6 +92,7 @@ def create_webhook() -> Response:
 
 @blueprint.delete(_ONE)
 @require_token("ops", session=True)
+@describe("webhooks", answers={204: None})
 def revoke_webhook(webhook_id: int) -> Response:
     """End a hook and forget what it was not told yet."""
     with session_scope() as session:
@@ -58,6 +102,7 @@ def revoke_webhook(webhook_id: int) -> Response:
 
 @blueprint.post(f"{_ONE}/enable")
 @require_token("ops", session=True)
+@describe("webhooks", answers={200: WebhookAnswer})
 def enable_webhook(webhook_id: int) -> Response:
     """Let a hook that was disabled for failing hear of events again."""
     with session_scope() as session:
@@ -67,6 +112,7 @@ def enable_webhook(webhook_id: int) -> Response:
 
 @blueprint.post(f"{_ONE}/test")
 @require_token("ops", session=True)
+@describe("webhooks", answers={202: Queued})
 def test_webhook(webhook_id: int) -> Response:
     """Queue a ``webhook.test``; the list then shows ``last_delivered_at`` or ``last_error``."""
     with session_scope() as session:

@@ -32,7 +32,9 @@ MOST_BODY_BYTES = 16 * 1024
 MOST_PATTERNS = 32
 
 _EVENT = re.compile(r"[a-z][a-z_]{0,31}(\.[a-z][a-z_]{0,31})+")
-_PATTERN = re.compile(r"\*|[a-z][a-z_]{0,31}(\.[a-z][a-z_]{0,31})*\.\*|[a-z][a-z_]{0,31}(\.[a-z][a-z_]{0,31})+")
+_WORD = "[a-z][a-z_]{0,31}"
+PATTERN = rf"^(\*|{_WORD}(\.{_WORD})*\.\*|{_WORD}(\.{_WORD})+)$"
+_PATTERN = re.compile(PATTERN)
 
 
 class UnknownWebhookError(InputError):

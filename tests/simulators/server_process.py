@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 from unittest import mock
 
 from sync_server.cli import run_command
@@ -26,18 +27,22 @@ def environment(**more: str) -> dict[str, str]:
 
 
 @contextmanager
-def serving(folder: Path, *words: str, **environ: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+def serving(
+    folder: Path, *words: str, stderr: IO[str] | None = None, **environ: str
+) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """Run a real server; yields its address and process, and stops it if it still runs."""
     command = [*SERVER, "run", "--data-dir", str(folder), "--port", "0", "--json", *words]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment(**environ))
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment(**environ))
     with process:
         assert process.stdout
         line = process.stdout.readline()
         assert line, "the server printed no address"
-        yield json.loads(line)["address"], process
-        if process.poll() is None:
-            process.terminate()
-        process.wait(30)
+        try:
+            yield json.loads(line)["address"], process
+        finally:
+            if process.poll() is None:
+                process.terminate()
+            process.wait(30)
 
 
 def run(*words: str, code: int = 0, **environ: str) -> tuple[str, str]:

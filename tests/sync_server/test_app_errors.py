@@ -18,13 +18,15 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from edge_runtime.errors import ContractError, InputError, StorageError, TrustError
-from sync_server import rooms
+from sync_server import health, rooms
 from sync_server.app import create_app
 from sync_server.config import ServerConfig
 from sync_server.db import Base, Database, lock_for_transaction, session_scope, sqlalchemy_url, try_lock_for_transaction
 from sync_server.embedded_postgres import EmbeddedPostgres
 from sync_server.errors import RequestError
 from sync_server.http import CONTENT_SECURITY_POLICY
+from sync_server.migrations import migrate
+from sync_server.repository.online_key import load_or_create
 
 HEADERS = {
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
@@ -117,15 +119,20 @@ def test_a_database_that_is_down(server_config: ServerConfig, tmp_path: Path) ->
     database = Database(f"postgresql://nobody@127.0.0.1:{port}/none")
     client = create_app(server_config, database).test_client()
     assert client.get("/health").json == {"status": "ok"}
-    for url in ("/health/ready", "/repository/metadata/timestamp.json"):
+    for url, code in (("/health/ready", "not_ready"), ("/repository/metadata/timestamp.json", "database_down")):
         answer = client.get(url)
-        assert (answer.status_code, answer.json["code"], answer.headers["Retry-After"]) == (503, "database_down", "5")
+        assert (answer.status_code, answer.json["code"], answer.headers["Retry-After"]) == (503, code, "5")
         assert str(port) not in answer.text
     database.dispose()
 
 
-def test_a_database_that_goes_away_and_comes_back(tmp_path: Path, server_config: ServerConfig) -> None:
+def test_a_database_that_goes_away_and_comes_back(
+    tmp_path: Path, server_config: ServerConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "KEPT_SECONDS", -1.0)
+    load_or_create(server_config.online_key_path)
     with EmbeddedPostgres(tmp_path / "pg") as postgres:
+        migrate(postgres.owner_url, app_role="stella_app")
         database = Database(postgres.app_url)
         client = create_app(server_config, database).test_client()
         assert client.get("/health/ready").status_code == 200

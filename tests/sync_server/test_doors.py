@@ -21,6 +21,7 @@ PAGE = frozenset({"page"})
 RULES: dict[tuple[str, str], frozenset[str]] = {
     ("GET", "/health"): EVERYBODY,
     ("GET", "/health/ready"): EVERYBODY,
+    ("GET", "/metrics"): frozenset({"ops", "view"}),
     ("GET", "/login"): EVERYBODY,
     ("POST", "/login"): EVERYBODY,  # its own CSRF token, see test_access
     ("GET", "/static/<path:filename>"): EVERYBODY,

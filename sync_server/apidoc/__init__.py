@@ -1,0 +1,1 @@
+"""The API, described from its code: ``/apidoc`` for people, ``/apidoc/openapi.json`` for programs."""
