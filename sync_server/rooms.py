@@ -21,6 +21,7 @@ DDL = (
     "sync_server.ingest.ddl",
 )
 BLUEPRINTS = (
+    "sync_server.web_assets.hosts:blueprint",
     "sync_server.health:blueprint",
     "sync_server.metrics:blueprint",
     "sync_server.apidoc.routes:blueprint",
@@ -33,6 +34,7 @@ BLUEPRINTS = (
     "sync_server.webhooks.routes:blueprint",
     "sync_server.dashboard.routes:blueprint",
     "sync_server.dashboard.pages:blueprint",
+    "sync_server.dashboard.add_browser:blueprint",
     "sync_server.web_assets.routes:blueprint",
 )
 
