@@ -30,8 +30,8 @@ QUICK_RESULTS = REPOSITORY / "build" / "benchmarks"  # small runs never replace 
 FORMAT = 1
 # The scripts, in the order in which they are run and shown.
 NAMES = (
-    "forest", "scoring", "autoencoder", "fidelity", "graph", "cmapss", "quality", "attribution", "device", "training",
-    "gpu",
+    "forest", "scoring", "autoencoder", "fidelity", "graph", "cmapss", "quality", "attribution", "device", "web",
+    "training", "gpu",
 )  # fmt: skip
 APART = ("aarch64",)  # scripts that are run by themselves, with results of the same form
 Cell = str | int | float | None

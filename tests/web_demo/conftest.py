@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from ctypes.util import find_library
 from pathlib import Path
 
 import pytest
 from journey.stack import Stack, run
-from playwright.sync_api import BrowserContext, Page, Playwright, sync_playwright
+from playwright.sync_api import BrowserContext, ConsoleMessage, Page, Playwright, expect, sync_playwright
 
 from sync_server.web_assets.built import FOLDER
 
 MODEL = "browser"
+RECORDED = 10_500
+PADDING = 400_000
 ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
@@ -26,7 +29,7 @@ def playwright_driver() -> Iterator[Playwright]:
     """Playwright; `make test` installs the browser and builds the page."""
     if not (FOLDER / "device" / "index.html").is_file():
         pytest.skip("the device's page is not built (make web)")
-    if _chromium() is None:
+    if chromium() is None:
         pytest.skip("no chromium on this machine (Debian and Ubuntu: apt install chromium)")
     if find_library("atomic") is None:
         pytest.skip("Playwright's driver needs libatomic (Debian and Ubuntu: apt install libatomic1)")
@@ -34,19 +37,26 @@ def playwright_driver() -> Iterator[Playwright]:
         yield driver
 
 
-def _chromium() -> str | None:
+def chromium() -> str | None:
     return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory, playwright_driver: Playwright) -> Iterator[Stack]:
-    """A server with a trained model for browsers as release 1 of `browser`, rolled out on the channel `browsers`."""
+    """A server with a trained model `browser` on the channel `browsers`, and releases 1 to 3 of `pumps` on `stable`.
+
+    Release 1 of `pumps` is rolled out, and the server has a recording of a pump for browsers to replay.
+    """
     stack = Stack(tmp_path_factory.mktemp("stack"))
     try:
         stack.open_workshop()
         stack.start()
         stack.make_tokens()
         _train(stack)
+        for release in (1, 2, 3):
+            stack.publish(stack.small_bundle(release, padding=PADDING), channels=("stable",))
+        stack.roll_out("stable", "pumps", 1)
+        _record(stack)
         yield stack
     finally:
         stack.stop()
@@ -74,12 +84,12 @@ def _train(stack: Stack) -> None:
     )  # fmt: skip
 
 
-def link_of(stack: Stack, model: str = MODEL, channel: str = "browsers", url: str | None = None) -> str:
-    """Return a link that one browser joins by."""
-    return run(
-        "sync-server", "enrolment", "create", "--data-dir", stack.data_dir, "--model", model, "--channel", channel,
-        "--url", url or stack.url, "--browser",
-    ).strip()  # fmt: skip
+def _record(stack: Stack) -> None:
+    """Put a pump's telemetry, a reading a minute with a few hot minutes, where the server serves recordings."""
+    folder = stack.data_dir / "recordings"
+    folder.mkdir()
+    rows = [f"{60 * i},{6.0 if i % 500 == 250 else 0.1},0.1" for i in range(RECORDED)]
+    (folder / "pumps.csv").write_text("\n".join(("timestamp,heat,load", *rows)))
 
 
 @pytest.fixture
@@ -89,7 +99,7 @@ def profile(playwright_driver: Playwright, tmp_path: Path) -> Iterator[Callable[
 
     def open_profile(name: str = "profile", *more: str, **options: object) -> BrowserContext:
         context = playwright_driver.chromium.launch_persistent_context(
-            tmp_path / name, executable_path=_chromium(), args=[*ARGUMENTS, *more], viewport=DESKTOP, **options
+            tmp_path / name, executable_path=chromium(), args=[*ARGUMENTS, *more], viewport=DESKTOP, **options
         )  # type: ignore[arg-type]
         opened.append(context)
         return context
@@ -107,6 +117,73 @@ def screenshots() -> Path:
     return folder
 
 
-def page_of(context: BrowserContext) -> Page:
-    """Return the context's first page."""
-    return context.pages[0] if context.pages else context.new_page()
+class DevicePage:
+    """The device's page in a browser, as a person reads and uses it."""
+
+    def __init__(self, page: Page, url: str) -> None:
+        self.page = page
+        self.url = url
+        self.complaints: list[str] = []
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("console", self._listen)
+
+    def _listen(self, message: ConsoleMessage) -> None:
+        # Requests that fail are what some tests are about, and Chromium reports each.
+        expected = ("Failed to load resource", "Banner not shown")
+        if message.type in ("error", "warning") and not message.text.startswith(expected):
+            self.complaints.append(message.text)
+
+    def open(self, link: str | None = None) -> DevicePage:
+        self.page.goto(link or f"{self.url}/device/")
+        return self
+
+    def expect_sign(self, word: str, *, seconds: float = 15) -> None:
+        expect(self.page.locator("#sign-word")).to_have_text(word, timeout=1000 * seconds)
+
+    def expect_score(self, state: str, *, seconds: float = 30) -> None:
+        """Wait for a verdict: `healthy` or `anomaly`."""
+        expect(self.page.locator("#verdict")).to_have_attribute("data-state", state, timeout=1000 * seconds)
+
+    def expect_release(self, release: int, model: str, *, seconds: float = 15) -> None:
+        expect(self.page.locator("#bundle-words")).to_have_text(f"Release {release} of {model}", timeout=1000 * seconds)
+
+    def expect_message(self, text: str, *, seconds: float = 15) -> None:
+        expect(self.page.locator("#messages")).to_contain_text(text, timeout=1000 * seconds)
+
+    def ask(self) -> None:
+        self.page.get_by_role("button", name="Ask the server now").click()
+
+    def speed(self, name: str) -> None:
+        self.page.get_by_label("Speed").select_option(name)
+
+    def figure(self, name: str) -> int:
+        """Return a figure of the outbox, such as `waiting`."""
+        box = self.page.locator("#outbox > div").filter(has=self.page.get_by_text(name, exact=True))
+        return int(box.locator("dd").inner_text().replace(",", ""))
+
+    def wait_for_figure(self, name: str, wanted: Callable[[int], bool], *, seconds: float = 20) -> int:
+        """Wait until a figure of the outbox is as wanted, and return it."""
+        deadline = time.monotonic() + seconds
+        while not wanted(found := self.figure(name)):
+            assert time.monotonic() < deadline, f"{name} stays {found}"
+            self.page.wait_for_timeout(100)
+        return found
+
+    @property
+    def device_id(self) -> str:
+        return self.page.locator("#identity code").first.inner_text()
+
+
+@pytest.fixture
+def device_page(stack: Stack, profile: Callable[..., BrowserContext]) -> Iterator[Callable[..., DevicePage]]:
+    """Open the page in a browser; what its console complains of (a broken policy, a bug) fails the test."""
+    pages: list[DevicePage] = []
+
+    def open_page(context: BrowserContext | None = None, *, url: str | None = None) -> DevicePage:
+        context = context or profile()
+        page = context.pages[0] if context.pages and not pages else context.new_page()
+        pages.append(DevicePage(page, url or stack.url))
+        return pages[-1]
+
+    yield open_page
+    assert [complaint for page in pages for complaint in page.complaints] == []
