@@ -145,7 +145,7 @@ def _hashes() -> Scenes:
     for moment in ("right", "wrong hash", "wrong length"):
         server.sign_targets()
         data = server.metadata[f"{server.targets.version}.targets.json"]
-        shown = data if moment != "wrong hash" else data + b" "
+        shown = data if moment != "wrong hash" else data[:-1] + b" "
         server.snapshot.version += 1
         digest = hashlib.sha256(data).hexdigest()
         length = len(data) - (moment == "wrong length")

@@ -11,7 +11,7 @@ export interface Seen {
   readonly init: RequestInit;
 }
 
-type Fault = (path: string) => Promise<Response> | Response | null;
+type Fault = (path: string) => Promise<Response | null> | Response | null;
 
 /** One server; `fetch` is its door. */
 export class FakeServer {
