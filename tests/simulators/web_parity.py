@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from simulators.charging_fleet import spec_of
+from simulators.web_run import scored_run
 
 from edge_runtime.contract.bundle import Bundle, open_bundle
 from edge_runtime.explanation import Explainer
@@ -36,10 +37,12 @@ def write_small_cases(folder: Path) -> None:
     for detector in (DetectorSpec(trees=30), DetectorSpec(kind="autoencoder", epochs=2)):
         chosen = replace(spec, detector=detector)
         (model, *_) = build_models(chosen).models
-        write_cases(folder, chosen, model, detector.kind, most=600)
+        bundles = write_cases(folder, chosen, model, detector.kind, most=600)
+        run = scored_run(bundles[0], folder / "fleet" / detector.kind)
+        (folder / f"{detector.kind}-run.json").write_text(json.dumps({"digest": bundles[0].digest, "steps": run}))
 
 
-def write_cases(folder: Path, spec: ModelSpec, model: BuiltModel, name: str, *, most: int) -> list[Path]:
+def write_cases(folder: Path, spec: ModelSpec, model: BuiltModel, name: str, *, most: int) -> list[Bundle]:
     """Write one case for each precision of a model, over windows of the data it was trained on.
 
     Args:
@@ -48,6 +51,9 @@ def write_cases(folder: Path, spec: ModelSpec, model: BuiltModel, name: str, *, 
         model: The model.
         name: What the cases begin with.
         most: So many windows at most, drawn evenly.
+
+    Returns:
+        The bundles.
     """
     key = create_key(folder / f"{name}.pem", "targets", None)
     devices = read_fleet(spec.data).devices
@@ -59,8 +65,8 @@ def write_cases(folder: Path, spec: ModelSpec, model: BuiltModel, name: str, *, 
         if form is None:
             continue
         packed = pack_model(replace(model, form=form), _provenance(), key, name="parity", version="1", release_number=1)
-        written.append(folder / f"{name}-{precision}")
-        _write_case(written[-1], open_bundle(packed.data), windows)
+        written.append(open_bundle(packed.data))
+        _write_case(folder / f"{name}-{precision}", written[-1], windows)
     return written
 
 
