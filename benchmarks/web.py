@@ -1,4 +1,4 @@
-"""Does a browser score as Python does, and how fast: golden windows, 10,000 windows of cmapss, one window in a worker."""
+"""Does a browser score as Python does, and how fast: golden windows, windows of cmapss, one window in a worker."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ Windows = npt.NDArray[np.float32]
 def run(report: Report, *, quick: bool) -> None:
     """Score the engines' and the phones' models in both, and time the browser's worker."""
     if not web_scoring.is_built() or web_scoring.chromium() is None:
-        report.note("Chromium or the built harness (make build/web_harness/index.html) is missing: nothing was measured.")
+        report.note(
+            "Chromium or the built harness (make build/web_harness/index.html) is missing: nothing was measured."
+        )
         return
     from playwright.sync_api import sync_playwright
 
@@ -60,9 +62,7 @@ def _models(report: Report, folder: Path, *, quick: bool) -> list[tuple[str, Bui
     if data.available():
         source = data.data_folder("cmapss")
         report.progress("building the engines' model")
-        spec = settings(
-            source / "readings.parquet", source / "labels.parquet", folder, name="cmapss", context=CONTEXT
-        )
+        spec = settings(source / "readings.parquet", source / "labels.parquet", folder, name="cmapss", context=CONTEXT)
         spec = replace(spec, release=replace(spec.release, cohorts=False))
         if quick:
             spec = replace(spec, detector=replace(spec.detector, trees=40))
@@ -95,9 +95,7 @@ def golden_windows(spec: GoldenSpec, blob: bytes) -> Windows:
     return np.frombuffer(blob, "<f4", cells).reshape(spec.windows, spec.slots, spec.signals)
 
 
-def _compare(
-    report: Report, browser: web_scoring.BrowserScoring, what: str, model: bytes, windows: Windows
-) -> None:
+def _compare(report: Report, browser: web_scoring.BrowserScoring, what: str, model: bytes, windows: Windows) -> None:
     browser.load(model, windows)
     raw, flags = browser.score()
     verdicts = Scorer(model).score(windows)

@@ -137,17 +137,17 @@ class DevicePage:
         self.page.goto(link or f"{self.url}/device/")
         return self
 
-    def expect_sign(self, word: str, *, seconds: float = 15) -> None:
+    def expect_sign(self, word: str, *, seconds: float = 60) -> None:
         expect(self.page.locator("#sign-word")).to_have_text(word, timeout=1000 * seconds)
 
-    def expect_score(self, state: str, *, seconds: float = 30) -> None:
+    def expect_score(self, state: str, *, seconds: float = 60) -> None:
         """Wait for a verdict: `healthy` or `anomaly`."""
         expect(self.page.locator("#verdict")).to_have_attribute("data-state", state, timeout=1000 * seconds)
 
-    def expect_release(self, release: int, model: str, *, seconds: float = 15) -> None:
+    def expect_release(self, release: int, model: str, *, seconds: float = 60) -> None:
         expect(self.page.locator("#bundle-words")).to_have_text(f"Release {release} of {model}", timeout=1000 * seconds)
 
-    def expect_message(self, text: str, *, seconds: float = 15) -> None:
+    def expect_message(self, text: str, *, seconds: float = 60) -> None:
         expect(self.page.locator("#messages")).to_contain_text(text, timeout=1000 * seconds)
 
     def ask(self) -> None:
@@ -161,7 +161,7 @@ class DevicePage:
         box = self.page.locator("#outbox > div").filter(has=self.page.get_by_text(name, exact=True))
         return int(box.locator("dd").inner_text().replace(",", ""))
 
-    def wait_for_figure(self, name: str, wanted: Callable[[int], bool], *, seconds: float = 20) -> int:
+    def wait_for_figure(self, name: str, wanted: Callable[[int], bool], *, seconds: float = 60) -> int:
         """Wait until a figure of the outbox is as wanted, and return it."""
         deadline = time.monotonic() + seconds
         while not wanted(found := self.figure(name)):

@@ -32,7 +32,9 @@ def test_a_link_with_another_root_of_trust(stack: Stack, device_page: Callable[.
     page.expect_sign("Online")
 
 
-@pytest.mark.parametrize("text", ["hello", "stella-enroll:2:https://x:t:0:1", "https://example.org/device/#enrol=%E0%A4%A"])
+@pytest.mark.parametrize(
+    "text", ["hello", "stella-enroll:2:https://x:t:0:1", "https://example.org/device/#enrol=%E0%A4%A"]
+)
 def test_text_that_is_no_link(device_page: Callable[..., DevicePage], text: str) -> None:
     page = device_page().open()
     page.page.get_by_label("Link or enrolment line").fill(text)
@@ -113,7 +115,9 @@ def test_a_private_window_is_a_device_until_it_is_closed(
     browser.close()
 
 
-def test_storage_that_is_denied(device_page: Callable[..., DevicePage], profile: Callable[..., BrowserContext], tmp_path: Path) -> None:
+def test_storage_that_is_denied(
+    device_page: Callable[..., DevicePage], profile: Callable[..., BrowserContext], tmp_path: Path
+) -> None:
     preferences = tmp_path / "denied" / "Default" / "Preferences"
     preferences.parent.mkdir(parents=True)
     preferences.write_text(json.dumps({"profile": {"default_content_setting_values": {"cookies": 2}}}))

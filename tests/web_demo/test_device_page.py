@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from journey.stack import Stack, run
 from playwright.sync_api import BrowserContext, expect
 from web_demo.conftest import MODEL, DevicePage

@@ -82,9 +82,7 @@ def violations(page: Page) -> list[Any]:
 
 
 @pytest.mark.skipif(not AXE.is_file(), reason="axe-core is not installed (make web)")
-def test_names_roles_and_contrast(
-    stack: Stack, device_page: Callable[..., DevicePage], screenshots: Path
-) -> None:
+def test_names_roles_and_contrast(stack: Stack, device_page: Callable[..., DevicePage], screenshots: Path) -> None:
     page = device_page().open()
     expect(page.page.get_by_label("Link or enrolment line")).to_be_visible()
     assert violations(page.page) == []

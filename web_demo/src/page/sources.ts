@@ -41,7 +41,7 @@ export class Sources {
     const own = manifest.signals.every(({ name }) => known.has(name));
     const choices: readonly (readonly [Choice, string])[] = own
       ? [["browser", "this browser"]]
-      : [["recording", `a recorded device of ${manifest.model}`]];
+      : [["recording", `a recording of ${manifest.model}`]];
     const options = choices.map(([value, text]) => {
       const option = element("option", "", text);
       option.setAttribute("value", value);
