@@ -64,7 +64,7 @@ format: $(READY)
 $(RIVALS): benchmarks/requirements-rivals.txt benchmarks/requirements-torch.txt .ci/rivals | $(READY)
 	@.ci/rivals $(TORCH_INDEX)
 
-bench: $(READY) $(RIVALS)
+bench: $(READY) $(RIVALS) $(HARNESS)
 	@$(BIN)/python -m benchmarks
 
 bench-scoring bench-training: bench-%: $(READY) $(RIVALS)

@@ -71,7 +71,7 @@ class BrowserOptions:
     def __post_init__(self) -> None:
         if self.browsers < 1 or self.minutes < 1 or not 0.0 <= self.fault_share <= 1.0:
             raise InputError(
-                f"{self.browsers} browsers, {self.minutes} minutes and a fault share of {self.fault_share} make no fleet.",
+                f"{self.browsers} browsers, {self.minutes} minutes, fault share {self.fault_share}: that is no fleet.",
                 advice="Use at least 1 browser and 1 minute, and a share between 0 and 1.",
             )
 

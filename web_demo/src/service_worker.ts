@@ -7,6 +7,7 @@
 
 /** File below `/device/` to the SHA-256 of its content; the build writes it here. */
 declare const __BUILT_FILES__: Readonly<Record<string, string>>;
+export {};
 
 const scope = self as unknown as ServiceWorkerGlobalScope;
 const PREFIX = "page-";
