@@ -96,7 +96,8 @@ export class Device {
    * @param wishes - Name and cohort, both optional.
    * @throws ContractError - This is no enrolment line.
    * @throws InputError - The name or cohort cannot be used.
-   * @throws TrustError - Another root than the line names, another server than before, or an address that is not secure.
+   * @throws TrustError - Another root than the line names, another server than before, or an address that is not
+   *   secure.
    * @throws TransportError - The server could not be reached, or refused the token.
    * @throws StorageError - Storage full or denied, or another tab is the device.
    */

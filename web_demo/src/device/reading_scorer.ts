@@ -1,8 +1,9 @@
 /**
  * Readings in groups under one bundle: judged, windowed, scored in one batch, and written in one transaction.
  *
- * Verdicts are returned after the commit. A tab that is killed at any moment has written whole groups with all that they
- * caused, and feeding the same readings again gives each result exactly once: what was written is late or duplicate.
+ * Verdicts are returned after the commit. A tab that is killed at any moment has written whole groups with all that
+ * they caused, and feeding the same readings again gives each result exactly once: what was written is late or
+ * duplicate.
  */
 import { fileOf, MODEL_NAME } from "./contract/bundle.ts";
 import type { AnyRecord, Contribution } from "./contract/result.ts";
@@ -86,7 +87,11 @@ export class ReadingScorer implements Judge {
   }
 
   /** Return the contributions of an anomalous window, or nothing when it is not to be explained. */
-  async explain(window: Float32Array<ArrayBuffer>, rawScore: number, stored: boolean): Promise<readonly Contribution[]> {
+  async explain(
+    window: Float32Array<ArrayBuffer>,
+    rawScore: number,
+    stored: boolean,
+  ): Promise<readonly Contribution[]> {
     const { explain } = this.options;
     if (explain === "none" || (explain === "stored" && !stored)) return [];
     this.explainer ??= await Explainer.of(this.bundle, this.scorer); // healthy devices never pay for it
@@ -150,6 +155,7 @@ export async function closeOpenSummaries(database: Database, limits: OutboxLimit
 
 function outcomesOf(verdicts: readonly Verdict[]): ReadonlyMap<string, number> {
   const outcomes = new Map<string, number>();
-  for (const { outcome } of verdicts) outcomes.set(`readings_${outcome}`, (outcomes.get(`readings_${outcome}`) ?? 0) + 1);
+  for (const { outcome } of verdicts)
+    outcomes.set(`readings_${outcome}`, (outcomes.get(`readings_${outcome}`) ?? 0) + 1);
   return outcomes;
 }

@@ -14,7 +14,8 @@ import { BundleStore, type Pointer, type SlotEntry } from "./store/bundles.ts";
 import type { Database } from "./store/database.ts";
 import { ONLY } from "./store/schema.ts";
 import { TOO_LONG, type Transport } from "./transport.ts";
-import { refresh, sameState, type Target, type View } from "./trust/client.ts";
+import { refresh, sameState } from "./trust/client.ts";
+import type { Target, View } from "./trust/view.ts";
 import { outcomeOf, sameNews, toEvent, type UpdateOutcome } from "./update_outcome.ts";
 import { checkRuntime } from "./versions.ts";
 
@@ -202,8 +203,8 @@ class Run {
     const { bundleBytes, unpackedBytes } = DEFAULT_LIMITS;
     if (target.length > bundleBytes || target.custom.sizeUnpacked > unpackedBytes) {
       throw new TrustError(
-        `The bundle ${target.path} has ${target.length} bytes, ${target.custom.sizeUnpacked} unpacked; a device takes ` +
-          `at most ${bundleBytes} and ${unpackedBytes}.`,
+        `The bundle ${target.path} has ${target.length} bytes, ${target.custom.sizeUnpacked} unpacked; ` +
+          `a device takes at most ${bundleBytes} and ${unpackedBytes}.`,
         "bad_bundle",
         "The active bundle stays; publish a smaller one.",
       );
@@ -250,7 +251,8 @@ async function remember(syncing: Syncing, ended: UpdateOutcome): Promise<UpdateO
     // Killed between the flip and its record: told now, twice rather than never.
     const untold = ended.outcome === "unchanged" && active !== null && active !== (last?.announced ?? null);
     const outcome: UpdateOutcome = untold ? { ...ended, outcome: "activated" } : ended;
-    const quiet = outcome.outcome === "unchanged" && (last === null || ["unchanged", "activated"].includes(last.outcome));
+    const quiet =
+      outcome.outcome === "unchanged" && (last === null || ["unchanged", "activated"].includes(last.outcome));
     if (quiet || (outcome.outcome !== "activated" && sameNews(outcome, last))) return outcome;
     // A server out of reach is every day's weather: it shows in the status, and fills no outbox.
     const weather = outcome.reason === "download_failed" && outcome.release === null;

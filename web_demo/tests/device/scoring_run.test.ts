@@ -40,11 +40,18 @@ interface Run {
 
 function runOf(detector: string): Run {
   const text = readFileSync(join(inject("fixtures"), "parity", `${detector}-run.json`), "utf8");
-  const { digest, steps } = JSON.parse(text) as { digest: string; steps: readonly (Step & { records?: AnyRecord[] })[] };
+  const { digest, steps } = JSON.parse(text) as {
+    digest: string;
+    steps: readonly (Step & { records?: AnyRecord[] })[];
+  };
   const { file } = parityCases().find(({ name }) => name === `${detector}-fp32`)!;
   const names = ["manifest.json", "model.onnx", "references.f32"];
   const files = new Map(names.map((name) => [name, file(name)]));
-  return { bundle: { digest, manifest: readManifest(file("manifest.json")), files }, steps: steps.slice(0, -1), records: steps.at(-1)!.records! };
+  return {
+    bundle: { digest, manifest: readManifest(file("manifest.json")), files },
+    steps: steps.slice(0, -1),
+    records: steps.at(-1)!.records!,
+  };
 }
 
 /** A worker's port whose other end is in this thread; messages are copied as a real one copies them. */
@@ -54,7 +61,9 @@ function loopback(): Port {
     onmessage: null,
     onerror: null,
     postMessage: (message) => {
-      void host.answer(structuredClone(message)).then((data) => port.onmessage?.({ data: structuredClone(data) } as MessageEvent));
+      void host
+        .answer(structuredClone(message))
+        .then((data) => port.onmessage?.({ data: structuredClone(data) } as MessageEvent));
     },
   };
   return port;
@@ -86,7 +95,9 @@ async function replayed(run: Run, reload: boolean): Promise<{ database: Database
 /** A record without what depends on the machine: how long scoring took, and the last digits of scores. */
 function comparable(item: AnyRecord): unknown {
   const fields = Object.entries(item.record).filter(([name]) => !name.startsWith("latency_") && name !== "detail");
-  return Object.fromEntries(fields.map(([name, value]) => [name, name === "contributions" ? rounded(value as never) : round(value)]));
+  return Object.fromEntries(
+    fields.map(([name, value]) => [name, name === "contributions" ? rounded(value as never) : round(value)]),
+  );
 }
 
 function round(value: unknown): unknown {
@@ -146,7 +157,13 @@ test("feeding the same readings again gives each result exactly once", async () 
   const before = (await new Outbox(database).state()).records;
   const runtime = ortRuntime(null);
   const clock = (): number => run.steps[3]!.clock_ms;
-  const scorer = await ReadingScorer.load(run.bundle, { database, runtime, clock, isStale: () => false, explain: "stored" });
+  const scorer = await ReadingScorer.load(run.bundle, {
+    database,
+    runtime,
+    clock,
+    isStale: () => false,
+    explain: "stored",
+  });
   const names = run.bundle.manifest.signals.map((signal) => signal.name);
   for (const step of run.steps.slice(0, 4)) {
     const again = await scorer.score(parseReadings(step.readings, names), () => undefined);
@@ -168,11 +185,22 @@ test("somebody who closes the summaries while the model runs makes the group be 
         if (disturbed++ === 1) expect(await closeOpenSummaries(database)).toBeGreaterThan(0);
         return scorer.score(windows);
       };
-      return { score, rawScores: scorer.rawScores.bind(scorer), regimes: scorer.regimes.bind(scorer), close: scorer.close.bind(scorer) };
+      return {
+        score,
+        rawScores: scorer.rawScores.bind(scorer),
+        regimes: scorer.regimes.bind(scorer),
+        close: scorer.close.bind(scorer),
+      };
     },
   };
   const clock = (): number => run.steps[1]!.clock_ms;
-  const scorer = await ReadingScorer.load(run.bundle, { database, runtime, clock, isStale: () => true, explain: "none" });
+  const scorer = await ReadingScorer.load(run.bundle, {
+    database,
+    runtime,
+    clock,
+    isStale: () => true,
+    explain: "none",
+  });
   const names = run.bundle.manifest.signals.map((signal) => signal.name);
   for (const step of run.steps.slice(0, 2)) {
     const found = await scorer.score(parseReadings(step.readings, names), () => undefined);

@@ -28,23 +28,35 @@ describe("a transaction", () => {
       throw new RangeError("a bug");
     });
     await expect(broken).rejects.toThrow(RangeError);
-    const read = await database.read(["installation", "counters"], async (tx) => [await tx.get("installation", ONLY), await tx.get("counters", ONLY)]);
+    const read = await database.read(["installation", "counters"], async (tx) => [
+      await tx.get("installation", ONLY),
+      await tx.get("counters", ONLY),
+    ]);
     expect(read).toEqual([null, null]);
     await database.write(["installation"], (tx) => tx.put("installation", "two", ONLY));
     expect(await database.read(["installation"], (tx) => tx.get("installation", ONLY))).toBe("two");
   });
 
-  test.each([["QuotaExceededError", "disk_full"], ["UnknownError", "storage_failed"]])("that fails with %s says so", async (name, reason) => {
+  test.each([
+    ["QuotaExceededError", "disk_full"],
+    ["UnknownError", "storage_failed"],
+  ])("that fails with %s says so", async (name, reason) => {
     const database = await Database.open("store", new IDBFactory());
     failing("installation", name);
     const write = database.write(["installation"], (tx) => tx.put("installation", "one", ONLY));
-    await expect(write).rejects.toMatchObject({ code: "storage", reason, advice: expect.stringMatching(/./) as unknown });
+    await expect(write).rejects.toMatchObject({
+      code: "storage",
+      reason,
+      advice: expect.stringMatching(/./) as unknown,
+    });
   });
 
   test("after the database was closed is an error with a sentence", async () => {
     const database = await Database.open("store", new IDBFactory());
     database.close();
-    await expect(database.read(["installation"], (tx) => tx.get("installation", ONLY))).rejects.toMatchObject({ reason: "storage_failed" });
+    await expect(database.read(["installation"], (tx) => tx.get("installation", ONLY))).rejects.toMatchObject({
+      reason: "storage_failed",
+    });
   });
 
   test("values come back after the database is opened again", async () => {

@@ -16,7 +16,37 @@ const SYNC = "Synchronise again; if it stays, publish the bundle again.";
 const BLOCK = 128;
 // A module with one SIMD instruction (i8x16.splat), as WebAssembly feature detection does it.
 const SIMD_PROBE = Uint8Array.of(
-  0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15, 253, 98, 11,
+  0,
+  97,
+  115,
+  109,
+  1,
+  0,
+  0,
+  0,
+  1,
+  5,
+  1,
+  96,
+  0,
+  1,
+  123,
+  3,
+  2,
+  1,
+  0,
+  10,
+  10,
+  1,
+  8,
+  0,
+  65,
+  0,
+  253,
+  15,
+  253,
+  98,
+  11,
 );
 
 /** Say whether this browser runs WebAssembly with SIMD, which ONNX Runtime needs. */
@@ -110,7 +140,12 @@ class OrtScorer implements Scorer {
     return outputs.map((_, column) => parts.flatMap((part) => Array.from<number | bigint>(part[column] ?? [])));
   }
 
-  private async runBlock(outputs: readonly string[], windows: Windows, start: number, count: number): Promise<Column[]> {
+  private async runBlock(
+    outputs: readonly string[],
+    windows: Windows,
+    start: number,
+    count: number,
+  ): Promise<Column[]> {
     const cells = windows.slots * windows.signals;
     const data = windows.data.subarray(start * cells, (start + count) * cells);
     const input = new ort.Tensor("float32", data, [count, windows.slots, windows.signals]);
