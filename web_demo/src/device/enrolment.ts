@@ -61,11 +61,12 @@ export async function enrol(
 }
 
 async function store(database: Database, identity: Identity, root: Bytes): Promise<void> {
-  await database.write(["identity", "trust"], async (tx) => {
+  await database.write(["identity", "trust", "expiry"], async (tx) => {
     const trust = await tx.get("trust", ONLY);
     // The same root keeps what was verified under it: a device must not forget the versions it has seen.
     if (trust === null || trust.rootDigest !== identity.rootDigest) {
-      await tx.put("trust", { rootDigest: identity.rootDigest, roots: [root], known: null, expiresMs: null }, ONLY);
+      await tx.put("trust", { rootDigest: identity.rootDigest, roots: [root], known: null }, ONLY);
+      await tx.delete("expiry", ONLY);
     }
     await tx.put("identity", identity, ONLY);
   });

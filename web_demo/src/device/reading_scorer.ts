@@ -31,8 +31,6 @@ export interface ScoringOptions {
   readonly runtime: ScoringRuntime;
   /** The device's clock, UTC epoch milliseconds. */
   readonly clock: () => number;
-  /** Says of a clock whether the device's metadata has expired. */
-  readonly isStale: (clockMs: number) => boolean;
   readonly explain: Explain;
   readonly limits?: OutboxLimits;
 }
@@ -106,12 +104,19 @@ export class ReadingScorer implements Judge {
   private async scoreGroup(readings: Readings): Promise<readonly Verdict[]> {
     for (;;) {
       const clockMs = this.options.clock();
-      this.stale = this.options.isStale(clockMs);
-      const before = await loadState(this.options.database);
+      const { before, expiresMs } = await this.known();
+      this.stale = expiresMs === null || expiresMs <= clockMs;
       const turn = new Turn(this, before, clockMs);
       const verdicts = await turn.take(readings);
       if (await this.commit(before, turn, outcomesOf(verdicts))) return verdicts;
     }
+  }
+
+  private async known(): Promise<{ readonly before: ScoringState; readonly expiresMs: number | null }> {
+    return this.options.database.read(["scoring", "expiry"], async (tx) => ({
+      before: (await tx.get("scoring", ONLY)) ?? freshState(),
+      expiresMs: await tx.get("expiry", ONLY),
+    }));
   }
 
   /** Write what a turn changed; false when somebody else changed the state while the model ran. */
@@ -125,15 +130,6 @@ export class ReadingScorer implements Judge {
       return true;
     });
   }
-}
-
-/**
- * Return what scoring remembers.
- *
- * @throws StorageError - The database cannot be read.
- */
-export async function loadState(database: Database): Promise<ScoringState> {
-  return (await database.read(["scoring"], (tx) => tx.get("scoring", ONLY))) ?? freshState();
 }
 
 /**

@@ -146,6 +146,36 @@ describe("a day", () => {
     expect([...new Set(heard)]).toEqual(["downloading", "synced", "activated", "verdicts", "uploaded"]);
   });
 
+  test("a server that is silent holds no reading up", async () => {
+    const browser = new Browser();
+    const device = await browser.enrolled();
+    let wake: () => void = () => undefined;
+    const silence = new Promise<void>((resolve) => (wake = resolve));
+    browser.server.fault = async () => silence.then(() => null);
+    const syncing = device.sync();
+    expect(await device.score(browser.readings([0.1, 0.1]))).toHaveLength(2);
+    wake();
+    expect((await syncing).outcome.outcome).toBe("unchanged");
+  });
+
+  test("a sync tells how far this clock is from the server's", async () => {
+    const browser = new Browser();
+    const device = await browser.enrolled();
+    expect((await device.sync()).clockOffsetMs).toBeNull();
+    browser.server.dateMs = Math.floor(browser.clockMs / 1000) * 1000 + 400 * 86_400_000;
+    const offset = (await device.sync()).clockOffsetMs ?? 0;
+    expect(Math.round(offset / 86_400_000)).toBe(400);
+  });
+
+  test("a device that is removed is gone, and the browser may become another one", async () => {
+    const browser = new Browser();
+    const device = await browser.enrolled();
+    await device.remove();
+    const again = await browser.open();
+    expect(await again.status()).toMatchObject({ identity: null, pointer: null, outbox: { records: 0 } });
+    await again.enrol(browser.line);
+  });
+
   test("without a bundle there is no verdict", async () => {
     const device = await new Browser().enrolled({ synced: false });
     await expect(device.score([])).rejects.toMatchObject({ reason: "no_bundle" });

@@ -4,13 +4,14 @@ import { IDBFactory } from "fake-indexeddb";
 import { beforeAll, describe, expect, inject, test } from "vitest";
 import type { AnyRecord } from "../../src/device/contract/result.ts";
 import { readManifest } from "../../src/device/contract/manifest.ts";
-import { closeOpenSummaries, loadState, ReadingScorer } from "../../src/device/reading_scorer.ts";
+import { closeOpenSummaries, ReadingScorer } from "../../src/device/reading_scorer.ts";
 import { parseReadings, type Reading } from "../../src/device/readings.ts";
 import { ortRuntime } from "../../src/device/scoring/ort_runtime.ts";
 import { WorkerHost } from "../../src/device/scoring/worker_host.ts";
 import { workerRuntime, type Port } from "../../src/device/scoring/worker_client.ts";
 import { Database } from "../../src/device/store/database.ts";
 import type { ActiveBundle } from "../../src/device/store/bundles.ts";
+import { ONLY } from "../../src/device/store/schema.ts";
 import { Outbox } from "../../src/device/outbox/outbox.ts";
 import type { Verdict } from "../../src/device/verdict.ts";
 import { parityCases } from "./support/fixtures.ts";
@@ -69,13 +70,20 @@ function loopback(): Port {
   return port;
 }
 
+/** A database of a device whose metadata is fresh for ever. */
+async function fresh(factory: IDBFactory): Promise<Database> {
+  const database = await Database.open("run", factory);
+  await database.write(["expiry"], (tx) => tx.put("expiry", Number.MAX_SAFE_INTEGER, ONLY));
+  return database;
+}
+
 async function replayed(run: Run, reload: boolean): Promise<{ database: Database; verdicts: Verdict[][] }> {
   const factory = new IDBFactory();
-  let database = await Database.open("run", factory);
+  let database = await fresh(factory);
   const runtime = workerRuntime(loopback());
   let clock = 0;
   const load = async (): Promise<ReadingScorer> =>
-    ReadingScorer.load(run.bundle, { database, runtime, clock: () => clock, isStale: () => false, explain: "stored" });
+    ReadingScorer.load(run.bundle, { database, runtime, clock: () => clock, explain: "stored" });
   let scorer = await load();
   const verdicts: Verdict[][] = [];
   const names = run.bundle.manifest.signals.map((signal) => signal.name);
@@ -161,7 +169,6 @@ test("feeding the same readings again gives each result exactly once", async () 
     database,
     runtime,
     clock,
-    isStale: () => false,
     explain: "stored",
   });
   const names = run.bundle.manifest.signals.map((signal) => signal.name);
@@ -198,7 +205,6 @@ test("somebody who closes the summaries while the model runs makes the group be 
     database,
     runtime,
     clock,
-    isStale: () => true,
     explain: "none",
   });
   const names = run.bundle.manifest.signals.map((signal) => signal.name);
@@ -207,7 +213,8 @@ test("somebody who closes the summaries while the model runs makes the group be 
     expect(found.map(({ outcome }) => outcome)).toEqual(step.verdicts.map(({ outcome }) => outcome));
   }
   expect(disturbed).toBe(3);
-  expect((await loadState(database)).readings.times.at(-1)).toBe(Date.parse(run.steps[1]!.verdicts.at(-1)!.timestamp));
+  const state = await database.read(["scoring"], (tx) => tx.get("scoring", ONLY));
+  expect(state?.readings.times.at(-1)).toBe(Date.parse(run.steps[1]!.verdicts.at(-1)!.timestamp));
 });
 
 test("an error crosses from the worker with its reason", async () => {

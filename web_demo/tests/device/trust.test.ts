@@ -23,7 +23,7 @@ class Client {
     this.server = new FakeServer(found);
     this.oldest = line.targetsVersion;
     const root = fromBase64(found.moments["first"]!.metadata["1.root.json"]!);
-    this.state = { rootDigest: line.rootDigest, roots: [root], known: null, expiresMs: null };
+    this.state = { rootDigest: line.rootDigest, roots: [root], known: null };
   }
 
   async refresh(): Promise<Refreshed> {

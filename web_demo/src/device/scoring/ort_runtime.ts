@@ -84,6 +84,8 @@ class OrtScorer implements Scorer {
     try {
       session = await ort.InferenceSession.create(model, { logSeverityLevel: 4, graphOptimizationLevel: "all" });
     } catch (error) {
+      // What ONNX Runtime says when its own wasm could not be fetched, compiled or started.
+      if (String(error).includes("no available backend")) throw noEngine(error);
       throw new ScoringError(
         `The model cannot be loaded by onnxruntime-web ${ort.env.versions.web}: ${firstLine(error)}.`,
         "model_unloadable",
@@ -182,6 +184,14 @@ function noSimd(): UnsupportedError {
     "This browser runs no WebAssembly with SIMD, which scoring needs.",
     "wasm_simd",
     "Use a current version of Chrome, Edge, Firefox or Safari.",
+  );
+}
+
+function noEngine(error: unknown): UnsupportedError {
+  return new UnsupportedError(
+    `The page's scoring engine cannot be started: ${firstLine(error)}.`,
+    "wasm_unavailable",
+    "Load the page again while the server can be reached; the active bundle stays.",
   );
 }
 

@@ -39,14 +39,14 @@ export interface TrustState {
   readonly roots: readonly Bytes[];
   /** The other roles, or null before the first refresh. */
   readonly known: { readonly timestamp: Bytes; readonly snapshot: Bytes; readonly targets: Bytes } | null;
-  /** When the earliest of the four roles expires, UTC epoch milliseconds; null before the first refresh. */
-  readonly expiresMs: number | null;
 }
 
 /** What a refresh gives: what to believe, and what to store of it. */
 export interface Refreshed {
   readonly view: View;
   readonly state: TrustState;
+  /** When the earliest of the four roles expires, UTC epoch milliseconds. */
+  readonly expiresMs: number;
 }
 
 /**
@@ -99,9 +99,8 @@ export async function refresh(
     rootDigest: before.rootDigest,
     roots,
     known: { timestamp: timestamp.data, snapshot: snapshot.data, targets: targets.data },
-    expiresMs: Math.min(...roles.map((metadata) => metadata.expiresMs)),
   };
-  return { view, state };
+  return { view, state, expiresMs: Math.min(...roles.map((metadata) => metadata.expiresMs)) };
 }
 
 interface Verified {
