@@ -59,6 +59,8 @@ def write_cases(folder: Path, spec: ModelSpec, model: BuiltModel, name: str, *, 
     devices = read_fleet(spec.data).devices
     cut = cut_windows(list(devices), window_rule(spec.window, list(devices)))
     windows = cut.sample(most, 0).windows()
+    # Some readings do not say what the device was doing; columns are signals, then context.
+    windows[::7, 0, len(spec.data.signals) :] = np.nan
     written = []
     for precision in ("fp32", "codebook8", "int8"):
         form = next((form for form, found in model.precisions.items() if found == precision), None)

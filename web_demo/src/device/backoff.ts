@@ -8,8 +8,8 @@ const MAX_RETRY_AFTER_SECONDS = 6 * 3600;
 /**
  * Return how long to wait after a failed attempt.
  *
- * Without Retry-After: a draw from 0 to min(cap, base * 2^(attempt-1)), "full jitter". With it: at least what the server
- * asked for, and up to a tenth more, so that devices that were turned away together do not return together.
+ * Without Retry-After: a draw from 0 to min(cap, base * 2^(attempt-1)), "full jitter". With it: at least what the
+ * server asked for, and up to a tenth more, so that devices that were turned away together do not return together.
  *
  * Source: M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
  *

@@ -24,7 +24,7 @@ import { parseReadings, type Reading } from "./readings.ts";
 import { readStatus, reportStatus, type DeviceStatus } from "./status.ts";
 import { BundleStore, type ActiveBundle } from "./store/bundles.ts";
 import { Database } from "./store/database.ts";
-import { ONLY, type DeadLetter } from "./store/schema.ts";
+import type { DeadLetter } from "./store/schema.ts";
 import { synchronise, type SyncReport } from "./sync.ts";
 import { Transport } from "./transport.ts";
 import { uploadAll, type UploadReport } from "./upload.ts";
@@ -43,7 +43,10 @@ export interface DeviceOptions {
 
 const DEFAULT_OPTIONS: DeviceOptions = { name: "stella-edge", explain: "stored", refuseBelowGoals: false };
 
-/** One device. Its work is done one thing after the other, in the order in which it was asked for. */
+/**
+ * One device. Readings are scored one call after the other, and so are errands on the network; the two do not wait for
+ * each other, so that a silent server never holds a reading up.
+ */
 export class Device {
   private readonly platform: Platform;
   private readonly options: DeviceOptions;
@@ -51,8 +54,8 @@ export class Device {
   private readonly leadership: Leadership;
   private readonly emitter = new Emitter();
   private scorer: ReadingScorer | null = null;
-  private expiresMs: number | null = null;
-  private last: Promise<unknown> = Promise.resolve();
+  private readonly scoring = new Queue();
+  private readonly errands = new Queue();
   private closed = false;
 
   private constructor(platform: Platform, options: DeviceOptions, database: Database, leadership: Leadership) {
@@ -96,13 +99,14 @@ export class Device {
    * @param wishes - Name and cohort, both optional.
    * @throws ContractError - This is no enrolment line.
    * @throws InputError - The name or cohort cannot be used.
-   * @throws TrustError - Another root than the line names, another server than before, or an address that is not secure.
+   * @throws TrustError - Another root than the line names, another server than before, or an address that is not
+   *   secure.
    * @throws TransportError - The server could not be reached, or refused the token.
    * @throws StorageError - Storage full or denied, or another tab is the device.
    */
   async enrol(line: string, wishes: Partial<Wishes> = {}): Promise<void> {
     const parsed = parseEnrolmentLine(line);
-    await this.exclusively(async () => {
+    await this.errand(async () => {
       const chosen = { name: null, cohort: null, ...wishes };
       await enrol(this.database, this.transport(parsed.url), parsed, chosen, await this.runtimeFields());
     });
@@ -114,7 +118,7 @@ export class Device {
    * @throws StorageError - Not enrolled, another tab is the device, or not even the outcome could be stored.
    */
   async sync(): Promise<SyncReport> {
-    return this.exclusively(async () => {
+    return this.errand(async () => {
       const identity = await this.identity();
       const report = await synchronise({
         database: this.database,
@@ -141,7 +145,8 @@ export class Device {
    * @throws StorageError - Storage full, or another tab is the device.
    */
   async score(readings: readonly Reading[]): Promise<readonly Verdict[]> {
-    return this.exclusively(async () => {
+    return this.scoring.run(async () => {
+      this.checkActive();
       const scorer = await this.currentScorer();
       const names = scorer.bundle.manifest.signals.map((signal) => signal.name);
       const parsed = parseReadings(readings, names);
@@ -157,7 +162,7 @@ export class Device {
    * @throws StorageError - Not enrolled, or another tab is the device.
    */
   async upload(withSummaries = true): Promise<UploadReport> {
-    return this.exclusively(async () => {
+    return this.errand(async () => {
       const identity = await this.identity();
       const transport = this.transport(identity.serverUrl);
       const sender = { database: this.database, transport, identity, clock: this.platform.clock };
@@ -198,11 +203,22 @@ export class Device {
   /** End the device's work in this tab; another one may take over. */
   async close(): Promise<void> {
     this.closed = true;
-    await this.last.catch(() => undefined);
+    await Promise.all([this.scoring.idle(), this.errands.idle()]);
     await this.scorer?.close();
     this.scorer = null;
     this.database.close();
     this.leadership.resign();
+  }
+
+  /**
+   * Remove the device from this browser with all that it holds, results that were not uploaded included.
+   *
+   * @throws StorageError - Another tab is the device, or the browser does not let its storage go.
+   */
+  async remove(): Promise<void> {
+    this.checkActive();
+    await this.close();
+    await Database.remove(this.options.name, this.platform.indexedDB);
   }
 
   /** Tell listeners of the rounds what failed. */
@@ -216,13 +232,15 @@ export class Device {
     this.emitter.emit("storageLost", null);
   }
 
-  private async exclusively<T>(work: () => Promise<T>): Promise<T> {
-    const turn = this.last.then(async () => {
-      if (!this.isActive) throw standby();
+  private async errand<T>(work: () => Promise<T>): Promise<T> {
+    return this.errands.run(async () => {
+      this.checkActive();
       return work();
     });
-    this.last = turn.catch(() => undefined);
-    return turn;
+  }
+
+  private checkActive(): void {
+    if (!this.isActive) throw standby();
   }
 
   private async currentScorer(): Promise<ReadingScorer> {
@@ -230,15 +248,13 @@ export class Device {
     const pointer = await store.pointer();
     const model = (await this.identity()).model;
     if (pointer === null || pointer.active.model !== model) throw noBundle();
-    this.expiresMs = (await this.database.read(["trust"], (tx) => tx.get("trust", ONLY)))?.expiresMs ?? null;
     if (this.scorer?.bundle.digest === pointer.active.digest) return this.scorer;
     return this.use(await store.open(pointer.active));
   }
 
   private async use(bundle: ActiveBundle): Promise<ReadingScorer> {
     const { runtime, clock } = this.platform;
-    const isStale = (clockMs: number): boolean => this.expiresMs === null || this.expiresMs <= clockMs;
-    const options = { database: this.database, runtime, clock, isStale, explain: this.options.explain };
+    const options = { database: this.database, runtime, clock, explain: this.options.explain };
     const scorer = await ReadingScorer.load(bundle, options);
     await this.scorer?.close();
     this.scorer = scorer;
@@ -259,6 +275,21 @@ export class Device {
   private async runtimeFields(): Promise<Readonly<Record<string, string>>> {
     const onnxruntime = await this.platform.runtime.version();
     return { edge_runtime: `web ${VERSION}`, onnxruntime, platform: this.platform.userAgent };
+  }
+}
+
+/** Work that is done one thing after the other, in the order in which it was asked for. */
+class Queue {
+  private last: Promise<unknown> = Promise.resolve();
+
+  async run<T>(work: () => Promise<T>): Promise<T> {
+    const turn = this.last.then(work);
+    this.last = turn.catch(() => undefined);
+    return turn;
+  }
+
+  async idle(): Promise<void> {
+    await this.last;
   }
 }
 

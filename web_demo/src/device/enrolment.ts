@@ -1,4 +1,6 @@
-/** First trust: from one line that a person carried here to a device that knows its server, its root and its channel. */
+/**
+ * First trust: from one line that a person carried here to a device that knows its server, its root and its channel.
+ */
 import type { EnrolmentLine } from "./contract/enrolment.ts";
 import { utf8, type Bytes } from "./contract/bytes.ts";
 import { isShort } from "./contract/checks.ts";
@@ -51,18 +53,20 @@ export async function enrol(
   const installation = await installationId(database);
   const root = await fetchRoot(transport, line);
   await checkRoot(root, line.rootDigest); // 2
-  const answer = await register(transport, line, { installation_id: installation, ...wishes, kind: "demo", runtime }); // 3
+  const asked = { installation_id: installation, ...wishes, kind: "demo", runtime };
+  const answer = await register(transport, line, asked); // 3
   const identity = identityOf(answer, line, installation, wishes);
   await store(database, identity, root); // 4
   return identity;
 }
 
 async function store(database: Database, identity: Identity, root: Bytes): Promise<void> {
-  await database.write(["identity", "trust"], async (tx) => {
+  await database.write(["identity", "trust", "expiry"], async (tx) => {
     const trust = await tx.get("trust", ONLY);
     // The same root keeps what was verified under it: a device must not forget the versions it has seen.
     if (trust === null || trust.rootDigest !== identity.rootDigest) {
-      await tx.put("trust", { rootDigest: identity.rootDigest, roots: [root], known: null, expiresMs: null }, ONLY);
+      await tx.put("trust", { rootDigest: identity.rootDigest, roots: [root], known: null }, ONLY);
+      await tx.delete("expiry", ONLY);
     }
     await tx.put("identity", identity, ONLY);
   });
@@ -86,7 +90,14 @@ async function register(transport: Transport, line: EnrolmentLine, body: object)
   const data = utf8(JSON.stringify(body));
   const expected = [200, 201];
   try {
-    return await transport.callJson({ method: "POST", path: DEVICES, headers, body: data, limit: MAX_JSON_BYTES, expected });
+    return await transport.callJson({
+      method: "POST",
+      path: DEVICES,
+      headers,
+      body: data,
+      limit: MAX_JSON_BYTES,
+      expected,
+    });
   } catch (error) {
     if (!(error instanceof TransportError) || error.status !== 401) throw error;
     throw new TransportError(
@@ -131,7 +142,10 @@ function alreadyEnrolled(known: Identity, line: EnrolmentLine): TrustError {
 }
 
 function checkWishes(wishes: Wishes): void {
-  const limits = [["name", MAX_NAME_CHARACTERS], ["cohort", MAX_COHORT_CHARACTERS]] as const;
+  const limits = [
+    ["name", MAX_NAME_CHARACTERS],
+    ["cohort", MAX_COHORT_CHARACTERS],
+  ] as const;
   for (const [what, most] of limits) {
     const text = wishes[what];
     if (text === null || (text !== "" && isShort(text, most) && !/[\p{C}\p{Zl}\p{Zp}]/u.test(text))) continue;

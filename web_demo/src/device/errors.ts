@@ -118,7 +118,7 @@ export class ScoringError extends StellaError {
   }
 }
 
-/** The browser lacks what the device needs: `webcrypto`, `wasm_simd`, `locks`, `indexeddb` or `streams`. */
+/** The browser lacks what the device needs: `webcrypto`, `wasm_simd`, `wasm_unavailable` or `streams`. */
 export class UnsupportedError extends StellaError {
   override readonly code = "unsupported";
   readonly reason: string;

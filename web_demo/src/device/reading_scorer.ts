@@ -1,8 +1,9 @@
 /**
  * Readings in groups under one bundle: judged, windowed, scored in one batch, and written in one transaction.
  *
- * Verdicts are returned after the commit. A tab that is killed at any moment has written whole groups with all that they
- * caused, and feeding the same readings again gives each result exactly once: what was written is late or duplicate.
+ * Verdicts are returned after the commit. A tab that is killed at any moment has written whole groups with all that
+ * they caused, and feeding the same readings again gives each result exactly once: what was written is late or
+ * duplicate.
  */
 import { fileOf, MODEL_NAME } from "./contract/bundle.ts";
 import type { AnyRecord, Contribution } from "./contract/result.ts";
@@ -30,8 +31,6 @@ export interface ScoringOptions {
   readonly runtime: ScoringRuntime;
   /** The device's clock, UTC epoch milliseconds. */
   readonly clock: () => number;
-  /** Says of a clock whether the device's metadata has expired. */
-  readonly isStale: (clockMs: number) => boolean;
   readonly explain: Explain;
   readonly limits?: OutboxLimits;
 }
@@ -86,7 +85,11 @@ export class ReadingScorer implements Judge {
   }
 
   /** Return the contributions of an anomalous window, or nothing when it is not to be explained. */
-  async explain(window: Float32Array<ArrayBuffer>, rawScore: number, stored: boolean): Promise<readonly Contribution[]> {
+  async explain(
+    window: Float32Array<ArrayBuffer>,
+    rawScore: number,
+    stored: boolean,
+  ): Promise<readonly Contribution[]> {
     const { explain } = this.options;
     if (explain === "none" || (explain === "stored" && !stored)) return [];
     this.explainer ??= await Explainer.of(this.bundle, this.scorer); // healthy devices never pay for it
@@ -101,12 +104,19 @@ export class ReadingScorer implements Judge {
   private async scoreGroup(readings: Readings): Promise<readonly Verdict[]> {
     for (;;) {
       const clockMs = this.options.clock();
-      this.stale = this.options.isStale(clockMs);
-      const before = await loadState(this.options.database);
+      const { before, expiresMs } = await this.known();
+      this.stale = expiresMs === null || expiresMs <= clockMs;
       const turn = new Turn(this, before, clockMs);
       const verdicts = await turn.take(readings);
       if (await this.commit(before, turn, outcomesOf(verdicts))) return verdicts;
     }
+  }
+
+  private async known(): Promise<{ readonly before: ScoringState; readonly expiresMs: number | null }> {
+    return this.options.database.read(["scoring", "expiry"], async (tx) => ({
+      before: (await tx.get("scoring", ONLY)) ?? freshState(),
+      expiresMs: await tx.get("expiry", ONLY),
+    }));
   }
 
   /** Write what a turn changed; false when somebody else changed the state while the model ran. */
@@ -120,15 +130,6 @@ export class ReadingScorer implements Judge {
       return true;
     });
   }
-}
-
-/**
- * Return what scoring remembers.
- *
- * @throws StorageError - The database cannot be read.
- */
-export async function loadState(database: Database): Promise<ScoringState> {
-  return (await database.read(["scoring"], (tx) => tx.get("scoring", ONLY))) ?? freshState();
 }
 
 /**
@@ -150,6 +151,7 @@ export async function closeOpenSummaries(database: Database, limits: OutboxLimit
 
 function outcomesOf(verdicts: readonly Verdict[]): ReadonlyMap<string, number> {
   const outcomes = new Map<string, number>();
-  for (const { outcome } of verdicts) outcomes.set(`readings_${outcome}`, (outcomes.get(`readings_${outcome}`) ?? 0) + 1);
+  for (const { outcome } of verdicts)
+    outcomes.set(`readings_${outcome}`, (outcomes.get(`readings_${outcome}`) ?? 0) + 1);
   return outcomes;
 }

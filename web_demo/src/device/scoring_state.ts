@@ -1,5 +1,6 @@
 /**
- * What scoring must remember between readings: marks, the readings that later windows can see, open incident, summaries.
+ * What scoring must remember between readings: marks, the readings that later windows can see, open incident,
+ * summaries.
  *
  * It is stored as one value, in the transaction that stores what a group of readings caused.
  */

@@ -34,10 +34,9 @@ export interface DeviceStatus {
  */
 export async function readStatus(database: Database, role: DeviceStatus["role"], nowMs: number): Promise<DeviceStatus> {
   const outbox = await new Outbox(database).state();
-  return database.read(["identity", "pointer", "counters", "update", "trust"], async (tx) => {
+  return database.read(["identity", "pointer", "counters", "update", "expiry"], async (tx) => {
     const identity = await tx.get("identity", ONLY);
-    const trust = await tx.get("trust", ONLY);
-    const expiresMs = trust?.expiresMs ?? null;
+    const expiresMs = await tx.get("expiry", ONLY);
     return {
       role,
       identity: identity === null ? null : withoutToken(identity),

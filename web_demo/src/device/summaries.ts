@@ -101,7 +101,8 @@ export function hourOf(timestampMs: number): number {
 export function mergeToDay(summaries: readonly Summary[]): Summary {
   const first = summaries[0];
   if (first === undefined) throw new RangeError("no summaries to merge");
-  const sum = (field: (summary: Summary) => number): number => summaries.reduce((total, item) => total + field(item), 0);
+  const sum = (field: (summary: Summary) => number): number =>
+    summaries.reduce((total, item) => total + field(item), 0);
   return {
     ...first,
     sequence: 0,

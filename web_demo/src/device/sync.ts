@@ -14,7 +14,8 @@ import { BundleStore, type Pointer, type SlotEntry } from "./store/bundles.ts";
 import type { Database } from "./store/database.ts";
 import { ONLY } from "./store/schema.ts";
 import { TOO_LONG, type Transport } from "./transport.ts";
-import { refresh, sameState, type Target, type View } from "./trust/client.ts";
+import { refresh, sameState } from "./trust/client.ts";
+import type { Target, View } from "./trust/view.ts";
 import { outcomeOf, sameNews, toEvent, type UpdateOutcome } from "./update_outcome.ts";
 import { checkRuntime } from "./versions.ts";
 
@@ -31,6 +32,8 @@ export interface SyncReport {
   readonly error: StellaError | null;
   /** Size of the bundle that was fetched, 0 when none was. */
   readonly downloadedBytes: number;
+  /** How far the server's clock is ahead of this device's, in milliseconds; null when the server did not say. */
+  readonly clockOffsetMs: number | null;
 }
 
 /** What a sync works with. */
@@ -59,20 +62,16 @@ export interface Syncing {
  */
 export async function synchronise(syncing: Syncing): Promise<SyncReport> {
   const run = new Run(syncing);
-  try {
-    const outcome = await run.update();
-    return { outcome: await remember(syncing, outcome), error: null, downloadedBytes: run.downloadedBytes };
-  } catch (error) {
-    if (!(error instanceof StellaError)) throw error;
-    const outcome = outcomeOf(error, run.release, syncing.clock());
-    return { outcome: await remember(syncing, outcome), error, downloadedBytes: run.downloadedBytes };
-  }
+  const ended = await run.end();
+  const outcome = await remember(syncing, ended.outcome);
+  const { clockOffsetMs } = syncing.transport;
+  return { outcome, error: ended.error, downloadedBytes: run.downloadedBytes, clockOffsetMs };
 }
 
 /** One sync, and what it has learnt so far, for the report of one that fails. */
 class Run {
-  release: number | null = null;
   downloadedBytes = 0;
+  private release: number | null = null;
   private readonly syncing: Syncing;
   private readonly store: BundleStore;
 
@@ -81,7 +80,17 @@ class Run {
     this.store = new BundleStore(syncing.database);
   }
 
-  async update(): Promise<UpdateOutcome> {
+  /** Do it; what goes wrong is how it ended. */
+  async end(): Promise<Pick<SyncReport, "outcome" | "error">> {
+    try {
+      return { outcome: await this.update(), error: null };
+    } catch (error) {
+      if (!(error instanceof StellaError)) throw error;
+      return { outcome: outcomeOf(error, this.release, this.syncing.clock()), error };
+    }
+  }
+
+  private async update(): Promise<UpdateOutcome> {
     const view = await this.refreshed(); // 1
     const pointer = await this.pointer();
     this.release = await this.wanted(view, pointer); // 2
@@ -107,8 +116,12 @@ class Run {
     if (before === null || before.rootDigest !== identity.rootDigest) {
       throw new TrustError("The pinned root of trust is missing.", "trust_damaged", "Enrol this browser again.");
     }
-    const { view, state } = await refresh(before, transport, clock(), identity.targetsVersion);
-    if (!sameState(before, state)) await database.write(["trust"], (tx) => tx.put("trust", state, ONLY));
+    const { view, state, expiresMs } = await refresh(before, transport, clock(), identity.targetsVersion);
+    if (sameState(before, state)) return view;
+    await database.write(["trust", "expiry"], async (tx) => {
+      await tx.put("trust", state, ONLY);
+      await tx.put("expiry", expiresMs, ONLY);
+    });
     return view;
   }
 
@@ -202,8 +215,8 @@ class Run {
     const { bundleBytes, unpackedBytes } = DEFAULT_LIMITS;
     if (target.length > bundleBytes || target.custom.sizeUnpacked > unpackedBytes) {
       throw new TrustError(
-        `The bundle ${target.path} has ${target.length} bytes, ${target.custom.sizeUnpacked} unpacked; a device takes ` +
-          `at most ${bundleBytes} and ${unpackedBytes}.`,
+        `The bundle ${target.path} has ${target.length} bytes, ${target.custom.sizeUnpacked} unpacked; ` +
+          `a device takes at most ${bundleBytes} and ${unpackedBytes}.`,
         "bad_bundle",
         "The active bundle stays; publish a smaller one.",
       );
@@ -250,7 +263,8 @@ async function remember(syncing: Syncing, ended: UpdateOutcome): Promise<UpdateO
     // Killed between the flip and its record: told now, twice rather than never.
     const untold = ended.outcome === "unchanged" && active !== null && active !== (last?.announced ?? null);
     const outcome: UpdateOutcome = untold ? { ...ended, outcome: "activated" } : ended;
-    const quiet = outcome.outcome === "unchanged" && (last === null || ["unchanged", "activated"].includes(last.outcome));
+    const quiet =
+      outcome.outcome === "unchanged" && (last === null || ["unchanged", "activated"].includes(last.outcome));
     if (quiet || (outcome.outcome !== "activated" && sameNews(outcome, last))) return outcome;
     // A server out of reach is every day's weather: it shows in the status, and fills no outbox.
     const weather = outcome.reason === "download_failed" && outcome.release === null;

@@ -81,7 +81,8 @@ export class Transport {
   /**
    * Send a request and return the body of its answer.
    *
-   * @throws TransportError - No answer, another status than expected, more bytes than the limit, silence, or a deadline.
+   * @throws TransportError - No answer, another status than expected, more bytes than the limit, silence, or a
+   *   deadline.
    */
   async call(request: Request): Promise<Bytes> {
     const exchange = new Exchange(request, this.describe(request), this.patience);
@@ -212,7 +213,7 @@ class Exchange {
     if (answer.body === null) return [new Uint8Array(0), true];
     const reader = answer.body.getReader();
     const parts: Uint8Array[] = [];
-    for (let size = 0; ; ) {
+    for (let size = 0; ;) {
       const { done, value } = await this.translated(() => reader.read());
       if (done) return [concat(parts), true];
       this.listen();

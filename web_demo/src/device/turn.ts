@@ -105,7 +105,12 @@ export class Turn {
     const before = this.state.readings.times.length;
     const rows = added.times.map((_, row) => windowRows(all.times, before + row, rule));
     const ready = rows.flatMap((window, row) => (filled(window) >= rule.minimumReadings ? [row] : []));
-    const windows = gather(all.cells, ready.map((row) => rows[row]!), rule.slots, signals);
+    const windows = gather(
+      all.cells,
+      ready.map((row) => rows[row]!),
+      rule.slots,
+      signals,
+    );
     const scores = ready.length > 0 ? await this.judge.judge(windows) : null;
     this.state.readings = pick(all, keptRows(all.times, rule), signals);
     const place = new Map(ready.map((row, position) => [row, position]));
@@ -153,13 +158,24 @@ export class Turn {
     const { startedAtMs, windows: counted } = step.incident;
     if (step.stored) {
       const record = {
-        sequence: 0, bundle, observed_at_ms: timestampMs, incident_started_at_ms: startedAtMs, anomaly_score: anomalyScore,
-        raw_score: rawScore, windows: counted, contributions, stale: judge.stale,
+        sequence: 0,
+        bundle,
+        observed_at_ms: timestampMs,
+        incident_started_at_ms: startedAtMs,
+        anomaly_score: anomalyScore,
+        raw_score: rawScore,
+        windows: counted,
+        contributions,
+        stale: judge.stale,
       };
       this.records.push({ table: "anomalies", record });
     }
     const stored = step.stored;
-    return { timestampMs, outcome: "scored", score: { ...score, incidentStartedAtMs: startedAtMs, stored, contributions } };
+    return {
+      timestampMs,
+      outcome: "scored",
+      score: { ...score, incidentStartedAtMs: startedAtMs, stored, contributions },
+    };
   }
 }
 

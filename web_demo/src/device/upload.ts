@@ -4,7 +4,14 @@
  * Records leave the outbox only when the server says that it holds them, or refuses them for good. A batch that is
  * refused as a whole is sent in halves until the record that is at fault stands alone.
  */
-import { encodeBatch, MAX_BATCH_BYTES, MAX_BATCH_GZIP_BYTES, MAX_BATCH_RECORDS, readAnswer, type ResultsAnswer } from "./contract/batch.ts";
+import {
+  encodeBatch,
+  MAX_BATCH_BYTES,
+  MAX_BATCH_GZIP_BYTES,
+  MAX_BATCH_RECORDS,
+  readAnswer,
+  type ResultsAnswer,
+} from "./contract/batch.ts";
 import type { Bytes } from "./contract/bytes.ts";
 import { RESULTS } from "./contract/routes.ts";
 import { ContractError, TransportError } from "./errors.ts";
@@ -91,7 +98,8 @@ async function sendOrBlame(sender: Sender, lease: Lease): Promise<ResultsAnswer 
   try {
     return await send(sender, lease);
   } catch (error) {
-    if (!(error instanceof TransportError) || !BATCH_REFUSALS.includes(error.status) || error.problem === "") throw error;
+    if (!(error instanceof TransportError) || !BATCH_REFUSALS.includes(error.status) || error.problem === "")
+      throw error;
     if (lease.records.length > 1) return null;
     // What the server should have said: this one record is refused.
     const { sequence } = lease.records[0]!.record;
@@ -111,7 +119,13 @@ async function send(sender: Sender, lease: Lease): Promise<ResultsAnswer> {
     "Content-Type": "application/json",
     "Content-Encoding": "gzip",
   };
-  const fields = await sender.transport.callJson({ method: "POST", path: RESULTS, headers, body, limit: MAX_JSON_BYTES });
+  const fields = await sender.transport.callJson({
+    method: "POST",
+    path: RESULTS,
+    headers,
+    body,
+    limit: MAX_JSON_BYTES,
+  });
   try {
     return readAnswer(fields);
   } catch (error) {

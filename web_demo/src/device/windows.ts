@@ -67,8 +67,8 @@ export function gather(cells: Float32Array, windows: readonly Int32Array[], slot
 /**
  * Return which readings later windows need: the first and the last of each of the newest W slots.
  *
- * The last one is what a window shows. The first one keeps the distance to the slot before exact, so that forgetting the
- * others never makes a gap look longer than it was.
+ * The last one is what a window shows. The first one keeps the distance to the slot before exact, so that forgetting
+ * the others never makes a gap look longer than it was.
  */
 export function keptRows(times: readonly number[], rule: WindowRule): readonly number[] {
   const slots = times.map((time) => slotOf(time, rule));

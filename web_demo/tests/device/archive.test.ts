@@ -27,15 +27,29 @@ function zip(entries: readonly Entry[], { comment = "", before = "" } = {}): Byt
     const facts = [entry.crc ?? crc32(entry.content), packed.length, entry.size ?? entry.content.length];
     const localName = utf8(entry.localName ?? entry.name);
     const name = utf8(entry.name);
-    parts.push(shorts(0x4b50, 0x0403, 20, entry.flags ?? 0, method, 0, 33), longs(...facts), shorts(localName.length, 0), localName, packed);
+    parts.push(
+      shorts(0x4b50, 0x0403, 20, entry.flags ?? 0, method, 0, 33),
+      longs(...facts),
+      shorts(localName.length, 0),
+      localName,
+      packed,
+    );
     central.push(
-      shorts(0x4b50, 0x0201, 20, 20, entry.flags ?? 0, method, 0, 33), longs(...facts), shorts(name.length, 0, 0, 0, 0),
-      longs(0, offset), name,
+      shorts(0x4b50, 0x0201, 20, 20, entry.flags ?? 0, method, 0, 33),
+      longs(...facts),
+      shorts(name.length, 0, 0, 0, 0),
+      longs(0, offset),
+      name,
     );
     offset += 30 + localName.length + packed.length;
   }
   const size = central.reduce((sum, part) => sum + part.length, 0);
-  const end = concat([shorts(0x4b50, 0x0605, 0, 0, entries.length, entries.length), longs(size, offset), shorts(comment.length), utf8(comment)]);
+  const end = concat([
+    shorts(0x4b50, 0x0605, 0, 0, entries.length, entries.length),
+    longs(size, offset),
+    shorts(comment.length),
+    utf8(comment),
+  ]);
   return concat([...parts, ...central, end]);
 }
 
@@ -47,8 +61,18 @@ const limits = (changes: Partial<Limits>): Limits => ({ bundleBytes: 1e6, unpack
 
 describe("archives", () => {
   test("stored and deflated entries come out as they went in", async () => {
-    const files = await unpack(zip([{ name: "a.txt", content: text }, { name: "b", content: text, method: 0 }, { name: "c", content: utf8("") }]));
-    expect([...files]).toEqual([["a.txt", text], ["b", text], ["c", utf8("")]]);
+    const files = await unpack(
+      zip([
+        { name: "a.txt", content: text },
+        { name: "b", content: text, method: 0 },
+        { name: "c", content: utf8("") },
+      ]),
+    );
+    expect([...files]).toEqual([
+      ["a.txt", text],
+      ["b", text],
+      ["c", utf8("")],
+    ]);
     expect(await unpack(zip([]).slice(0)).catch((error: unknown) => String(error))).toMatch("not a whole zip");
   });
 
@@ -80,7 +104,10 @@ describe("archives", () => {
   });
 
   test("refused: entries that share bytes", async () => {
-    const data = zip([{ name: "a", content: text, method: 0 }, { name: "b", content: text, method: 0 }]);
+    const data = zip([
+      { name: "a", content: text, method: 0 },
+      { name: "b", content: text, method: 0 },
+    ]);
     const view = new DataView(data.buffer);
     const second = data.length - 22 - 47;
     view.setUint32(second + 42, 0, true);
@@ -91,7 +118,9 @@ describe("archives", () => {
     const bomb = zip([{ name: "a", content: new Uint8Array(1e6) }]);
     await expect(unpack(bomb, limits({ unpackedBytes: 999_999 }))).rejects.toThrow("claims more than");
     await expect(unpack(bomb, limits({ bundleBytes: 100 }))).rejects.toThrow("at most 100 are read");
-    await expect(unpack(zip([entry, { ...entry, name: "b" }]), limits({ files: 1 }))).rejects.toThrow("at most 1 are read");
+    await expect(unpack(zip([entry, { ...entry, name: "b" }]), limits({ files: 1 }))).rejects.toThrow(
+      "at most 1 are read",
+    );
   });
 
   test("refused: any one byte of the golden bundle's directory or data changed", async () => {
@@ -119,11 +148,17 @@ describe("signatures in DER", () => {
   });
 
   test.each([
-    ["nothing", Uint8Array.of()], ["a cut end", der(number(1), number(1)).slice(0, -1)],
-    ["bytes behind", Uint8Array.from([...der(number(1), number(1)), 0])], ["a negative number", der(number(0x80), number(1))],
-    ["a zero too many", der(number(0, 1), number(1))], ["a number too long", der(number(1, ...long), number(1))],
-    ["an empty number", der([2, 0], number(1))], ["one number", der(number(1))], ["three numbers", der(number(1), number(1), number(1))],
-    ["another tag", der([3, 1, 1], number(1))], ["a long form of the length", Uint8Array.from([0x30, 0x81, 6, ...number(1), ...number(1)])],
+    ["nothing", Uint8Array.of()],
+    ["a cut end", der(number(1), number(1)).slice(0, -1)],
+    ["bytes behind", Uint8Array.from([...der(number(1), number(1)), 0])],
+    ["a negative number", der(number(0x80), number(1))],
+    ["a zero too many", der(number(0, 1), number(1))],
+    ["a number too long", der(number(1, ...long), number(1))],
+    ["an empty number", der([2, 0], number(1))],
+    ["one number", der(number(1))],
+    ["three numbers", der(number(1), number(1), number(1))],
+    ["another tag", der([3, 1, 1], number(1))],
+    ["a long form of the length", Uint8Array.from([0x30, 0x81, 6, ...number(1), ...number(1)])],
   ])("refused: %s", (_, data) => {
     expect(rawSignature(data)).toBeNull();
   });

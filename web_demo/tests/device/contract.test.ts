@@ -15,7 +15,9 @@ import { judgeReading, readWindowRule } from "../../src/device/contract/window.t
 import { windowRows } from "../../src/device/windows.ts";
 import { golden, goldenJson } from "./support/fixtures.ts";
 
-/** The key that signs `tests/golden/fridge.bundle`: P-256 with the private number 0x5EED (tests/contract/goldens.py). */
+/**
+ * The key that signs `tests/golden/fridge.bundle`: P-256 with the private number 0x5EED (tests/contract/goldens.py).
+ */
 const SIGNER =
   "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEXNTOzEJInpjtP/cUmAUfeA82SG1N" +
   "RNhn2ZgYV4Tn2lfu9xpA1qatET1Hu/MRC/EYXDrkYzF6sAZzBDq8vNQFSw==";
@@ -37,12 +39,14 @@ describe("the golden files", () => {
     for (const score of [-0.1, 1.1, NaN]) expect(() => binOf(score)).toThrow(RangeError);
   });
 
-  const fates = goldenJson<{ timestamp_ms: number; highest_ms: number | null; clock_ms: number; fate: string }[]>("fates.json");
+  const fates =
+    goldenJson<{ timestamp_ms: number; highest_ms: number | null; clock_ms: number; fate: string }[]>("fates.json");
   test.each(fates)("fates: $fate of $timestamp_ms after $highest_ms at $clock_ms", (row) => {
     expect(judgeReading(row.timestamp_ms, row.highest_ms, row.clock_ms)).toBe(row.fate);
   });
 
-  const windows = goldenJson<{ case: string; rule: object; timestamps_ms: number[]; indices: number[][] }[]>("windows.json");
+  const windows =
+    goldenJson<{ case: string; rule: object; timestamps_ms: number[]; indices: number[][] }[]>("windows.json");
   test.each(windows)("windows: $case", ({ rule, timestamps_ms, indices }) => {
     const read = readWindowRule(json(rule));
     expect(timestamps_ms.map((_, row) => [...windowRows(timestamps_ms, row, read)])).toEqual(indices);
@@ -67,14 +71,22 @@ describe("the golden files", () => {
   test("manifest", () => {
     const manifest = readManifest(golden("manifest.json"));
     expect(manifest).toMatchObject({
-      model: "fridge", version: "2026.1", releaseNumber: 7, cohort: "Kühl & Gefrier", precision: "fp32", incidentGap: 3,
+      model: "fridge",
+      version: "2026.1",
+      releaseNumber: 7,
+      cohort: "Kühl & Gefrier",
+      precision: "fp32",
+      incidentGap: 3,
       window: { slots: 2, intervalMs: 3_600_000, largestGapMs: 86_400_000, minimumReadings: 1 },
       threshold: { anomalyScore: 0.998, rawScore: 0.61, alarmsPerDeviceDay: 0.02 },
       references: 1,
     });
     expect(manifest.signals).toHaveLength(3);
     expect([columnsOf(manifest, "signal"), columnsOf(manifest, "context")]).toEqual([[0, 1], [2]]);
-    expect(manifest.regimes?.means).toEqual([[4, 80], [6.5, 120]]);
+    expect(manifest.regimes?.means).toEqual([
+      [4, 80],
+      [6.5, 120],
+    ]);
     expect(manifest.histogram).toHaveLength(BINS);
     expect(manifest.unrecognized).toEqual({ note: "a field of a later format is kept" });
   });
@@ -94,7 +106,9 @@ describe("the golden files", () => {
     const records = Object.entries(tables).flatMap(([table, columns]) => {
       if (table === "format") return [];
       const fields = Object.entries<unknown[]>(columns);
-      const rows = fields[0]![1].map((_, row) => Object.fromEntries(fields.map(([name, column]) => [name, column[row]])));
+      const rows = fields[0]![1].map((_, row) =>
+        Object.fromEntries(fields.map(([name, column]) => [name, column[row]])),
+      );
       return rows.map((record) => ({ table, record }) as unknown as AnyRecord);
     });
     expect(records).toHaveLength(4);
@@ -114,7 +128,9 @@ describe("the golden files", () => {
     expect(bundle.manifest.cohort).toBe("Kühl & Gefrier");
     expect(bundle.digest).toMatch(/^[0-9a-f]{64}$/);
     await checkSigner(bundle, SIGNER);
-    const other = (await crypto.subtle.generateKey({ name: "ECDSA", namedCurve: "P-256" }, true, ["sign"])) as CryptoKeyPair;
+    const other = (await crypto.subtle.generateKey({ name: "ECDSA", namedCurve: "P-256" }, true, [
+      "sign",
+    ])) as CryptoKeyPair;
     const der = Buffer.from(await crypto.subtle.exportKey("spki", other.publicKey)).toString("base64");
     await expect(checkSigner(bundle, der)).rejects.toMatchObject({ reason: "bad_signature" });
     await expect(checkSigner(bundle, "AAAA")).rejects.toMatchObject({ reason: "bad_key" });
@@ -124,12 +140,30 @@ describe("the golden files", () => {
 describe("readers refuse", () => {
   const broken: readonly (readonly [string, object])[] = [
     ["a missing field", { model: undefined }],
-    ["1.5 as a number of slots", { window: { slots: 1.5, interval_seconds: 1, largest_gap_seconds: 1, minimum_readings: 1 } }],
-    ["a gap below the interval", { window: { slots: 1, interval_seconds: 2, largest_gap_seconds: 1, minimum_readings: 1 } }],
-    ["a part of a millisecond", { window: { slots: 1, interval_seconds: 0.0015, largest_gap_seconds: 1, minimum_readings: 1 } }],
+    [
+      "1.5 as a number of slots",
+      { window: { slots: 1.5, interval_seconds: 1, largest_gap_seconds: 1, minimum_readings: 1 } },
+    ],
+    [
+      "a gap below the interval",
+      { window: { slots: 1, interval_seconds: 2, largest_gap_seconds: 1, minimum_readings: 1 } },
+    ],
+    [
+      "a part of a millisecond",
+      { window: { slots: 1, interval_seconds: 0.0015, largest_gap_seconds: 1, minimum_readings: 1 } },
+    ],
     ["true as a release number", { release_number: true }],
     ["regimes without context", { signals: [{ name: "a", unit: "", role: "signal" }] }],
-    ["a signal twice", { regimes: null, signals: [{ name: "a", role: "signal" }, { name: "a", role: "signal" }] }],
+    [
+      "a signal twice",
+      {
+        regimes: null,
+        signals: [
+          { name: "a", role: "signal" },
+          { name: "a", role: "signal" },
+        ],
+      },
+    ],
     ["14 counts", { histogram: Array.from({ length: 14 }, () => 0) }],
     ["an unknown precision", { precision: "fp16" }],
     ["a control character", { cohort: "a\u0000" }],
@@ -162,7 +196,10 @@ describe("readers refuse", () => {
   test("nothing of a line that is right", () => {
     const line = `stella-enroll:1:https://a.example:8443/fleet/:0123456789abcdef:${"0".repeat(64)}:12\n`;
     expect(parseEnrolmentLine(line)).toEqual({
-      url: "https://a.example:8443/fleet", token: "0123456789abcdef", rootDigest: "0".repeat(64), targetsVersion: 12,
+      url: "https://a.example:8443/fleet",
+      token: "0123456789abcdef",
+      rootDigest: "0".repeat(64),
+      targetsVersion: 12,
     });
   });
 
@@ -189,7 +226,14 @@ describe("readers refuse", () => {
 
 describe("the choice of a target", () => {
   const custom = (changes: Partial<TargetCustom>): TargetCustom => ({
-    model: "pumps", version: "1", cohort: null, releaseNumber: 1, channels: ["stable"], sizeUnpacked: 1, signer: "", ...changes,
+    model: "pumps",
+    version: "1",
+    cohort: null,
+    releaseNumber: 1,
+    channels: ["stable"],
+    sizeUnpacked: 1,
+    signer: "",
+    ...changes,
   });
   const targets = new Map([
     ["default", custom({})],
@@ -216,7 +260,9 @@ describe("the choice of a target", () => {
 
   test("a bundle that is not what targets.json says", async () => {
     const bundle = await openBundle(golden("fridge.bundle"));
-    expect(() => checkCustom(bundle, custom({ model: "fridge" }))).toThrow(expect.objectContaining({ reason: "bad_bundle" }));
+    expect(() => checkCustom(bundle, custom({ model: "fridge" }))).toThrow(
+      expect.objectContaining({ reason: "bad_bundle" }),
+    );
   });
 
   test("the floor", () => {

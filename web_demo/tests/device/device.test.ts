@@ -18,14 +18,27 @@ describe("enrolment", () => {
     const browser = new Browser();
     const device = await browser.enrolled({ synced: false });
     const { body } = browser.server.seen.find(({ path }) => path === "/api/devices")!.init;
-    expect(JSON.parse(new TextDecoder().decode(body as Uint8Array))).toMatchObject({ kind: "demo", name: "A browser", cohort: null });
+    expect(JSON.parse(new TextDecoder().decode(body as Uint8Array))).toMatchObject({
+      kind: "demo",
+      name: "A browser",
+      cohort: null,
+    });
     await device.enrol(browser.line);
-    const bodies = browser.server.seen.filter(({ path }) => path === "/api/devices").map(({ init }) => init.body as Uint8Array);
-    const ids = bodies.map((data) => (JSON.parse(new TextDecoder().decode(data)) as { installation_id: string }).installation_id);
+    const bodies = browser.server.seen
+      .filter(({ path }) => path === "/api/devices")
+      .map(({ init }) => init.body as Uint8Array);
+    const ids = bodies.map(
+      (data) => (JSON.parse(new TextDecoder().decode(data)) as { installation_id: string }).installation_id,
+    );
     expect(ids[0]).toMatch(/^[0-9a-f]{32}$/);
     expect(ids[1]).toBe(ids[0]);
     const { identity } = await device.status();
-    expect(identity).toMatchObject({ deviceId: "device-1", model: "pumps", channel: "stable", serverUrl: browser.server.url });
+    expect(identity).toMatchObject({
+      deviceId: "device-1",
+      model: "pumps",
+      channel: "stable",
+      serverUrl: browser.server.url,
+    });
     expect(identity).not.toHaveProperty("token");
   });
 
@@ -41,7 +54,11 @@ describe("enrolment", () => {
 
   test.each([
     ["another root", (line: string) => line.replace(/[0-9a-f]{64}/, "0".repeat(64)), { reason: "wrong_root" }],
-    ["a token that was revoked", (line: string) => line.replace(/:[^:]+(?=:[0-9a-f]{64})/, ":0123456789abcdef"), { status: 401 }],
+    [
+      "a token that was revoked",
+      (line: string) => line.replace(/:[^:]+(?=:[0-9a-f]{64})/, ":0123456789abcdef"),
+      { status: 401 },
+    ],
     ["no line at all", () => "hello", { code: "contract" }],
     ["a server on plain http", (line: string) => line.replace("https://", "http://"), { reason: "insecure_http" }],
   ])("is refused with %s, and nothing is stored", async (_, change, expected) => {
@@ -60,13 +77,16 @@ describe("enrolment", () => {
   });
 
   test.each(["", "x".repeat(121), "a\u0007b"])("refuses the name %j", async (name) => {
-    await expect((await new Browser().open()).enrol(new Browser().line, { name })).rejects.toMatchObject({ code: "input" });
+    await expect((await new Browser().open()).enrol(new Browser().line, { name })).rejects.toMatchObject({
+      code: "input",
+    });
   });
 
   test("takes nothing from an answer that it does not understand", async () => {
     const browser = new Browser();
     const device = await browser.open();
-    browser.server.fault = (path) => (path === "/api/devices" ? Response.json({ device_id: "d" }, { status: 201 }) : null);
+    browser.server.fault = (path) =>
+      path === "/api/devices" ? Response.json({ device_id: "d" }, { status: 201 }) : null;
     await expect(device.enrol(browser.line)).rejects.toThrow("does not understand");
     browser.server.fault = (path) => (path === "/api/devices" ? new Response("<html>") : null);
     await expect(device.enrol(browser.line)).rejects.toThrow("web page");
@@ -84,7 +104,10 @@ describe("a day", () => {
     await device.close();
     device = await browser.open();
     const verdicts = await device.score(browser.readings([0.1, 0.1, 0.1, 9, 9, 0.1, 0.1, 0.1, 0.1]));
-    expect(verdicts.map(({ outcome }) => outcome)).toEqual(["warming_up", ...Array.from({ length: 8 }, () => "scored")]);
+    expect(verdicts.map(({ outcome }) => outcome)).toEqual([
+      "warming_up",
+      ...Array.from({ length: 8 }, () => "scored"),
+    ]);
     expect(verdicts.filter(({ score }) => score?.isAnomaly)).not.toHaveLength(0);
     await expect(device.upload()).rejects.toBeInstanceOf(TransportError);
     const waiting = (await device.status()).outbox.records;
@@ -94,10 +117,18 @@ describe("a day", () => {
     expect(report.refused).toBe(0);
     expect((await device.status()).outbox).toMatchObject({ records: 0, bytes: 0, oldestMs: null });
     const sequences = browser.server.batches.flatMap((batch) =>
-      Object.values(batch).flatMap((table) => (typeof table === "object" ? (table as { sequence: number[] }).sequence : [])),
+      Object.values(batch).flatMap((table) =>
+        typeof table === "object" ? (table as { sequence: number[] }).sequence : [],
+      ),
     );
-    expect(sequences.sort((one, other) => one - other)).toEqual(Array.from({ length: report.acknowledged }, (_, index) => index + 1));
-    expect(browser.server.statuses.at(-1)).toMatchObject({ active: { release: 1 }, outbox: { records: 0 }, stale: false });
+    expect(sequences.sort((one, other) => one - other)).toEqual(
+      Array.from({ length: report.acknowledged }, (_, index) => index + 1),
+    );
+    expect(browser.server.statuses.at(-1)).toMatchObject({
+      active: { release: 1 },
+      outbox: { records: 0 },
+      stale: false,
+    });
   });
 
   test("tells what happens to whoever listens", async () => {
@@ -115,18 +146,55 @@ describe("a day", () => {
     expect([...new Set(heard)]).toEqual(["downloading", "synced", "activated", "verdicts", "uploaded"]);
   });
 
+  test("a server that is silent holds no reading up", async () => {
+    const browser = new Browser();
+    const device = await browser.enrolled();
+    let wake: () => void = () => undefined;
+    const silence = new Promise<void>((resolve) => (wake = resolve));
+    browser.server.fault = async () => silence.then(() => null);
+    const syncing = device.sync();
+    expect(await device.score(browser.readings([0.1, 0.1]))).toHaveLength(2);
+    wake();
+    expect((await syncing).outcome.outcome).toBe("unchanged");
+  });
+
+  test("a sync tells how far this clock is from the server's", async () => {
+    const browser = new Browser();
+    const device = await browser.enrolled();
+    expect((await device.sync()).clockOffsetMs).toBeNull();
+    browser.server.dateMs = Math.floor(browser.clockMs / 1000) * 1000 + 400 * 86_400_000;
+    const offset = (await device.sync()).clockOffsetMs ?? 0;
+    expect(Math.round(offset / 86_400_000)).toBe(400);
+  });
+
+  test("a device that is removed is gone, and the browser may become another one", async () => {
+    const browser = new Browser();
+    const device = await browser.enrolled();
+    await device.remove();
+    const again = await browser.open();
+    expect(await again.status()).toMatchObject({ identity: null, pointer: null, outbox: { records: 0 } });
+    await again.enrol(browser.line);
+  });
+
   test("without a bundle there is no verdict", async () => {
     const device = await new Browser().enrolled({ synced: false });
     await expect(device.score([])).rejects.toMatchObject({ reason: "no_bundle" });
   });
 
   test.each([
-    ["missing_timestamp", { timestamp: "" }], ["bad_timestamp", { timestamp: "yesterday" }], ["bad_timestamp", { timestamp: -1 }],
-    ["text_in_number", { timestamp: 1, heat: "hot" }], ["infinity", { timestamp: 1, heat: Infinity }], ["infinity", { timestamp: 1, heat: 1e39 }],
+    ["missing_timestamp", { timestamp: "" }],
+    ["bad_timestamp", { timestamp: "yesterday" }],
+    ["bad_timestamp", { timestamp: -1 }],
+    ["text_in_number", { timestamp: 1, heat: "hot" }],
+    ["infinity", { timestamp: 1, heat: Infinity }],
+    ["infinity", { timestamp: 1, heat: 1e39 }],
   ])("a reading is refused: %s", async (reason, reading) => {
     const browser = new Browser();
     const device = await browser.enrolled();
-    await expect(device.score([...browser.readings([0.1]), reading])).rejects.toMatchObject({ reason, code: "unusable_reading" });
+    await expect(device.score([...browser.readings([0.1]), reading])).rejects.toMatchObject({
+      reason,
+      code: "unusable_reading",
+    });
     expect((await device.status()).counters.size).toBe(0);
   });
 });
@@ -138,7 +206,10 @@ describe("two tabs", () => {
     const second = await browser.open();
     const taken = new Promise((resolve) => second.on("takenOver", resolve));
     expect([first.isActive, second.isActive]).toEqual([true, false]);
-    await expect(second.score([])).rejects.toMatchObject({ reason: "other_tab", message: "Another tab of this browser is the device." });
+    await expect(second.score([])).rejects.toMatchObject({
+      reason: "other_tab",
+      message: "Another tab of this browser is the device.",
+    });
     expect((await second.status()).role).toBe("standby");
     await first.close();
     await taken;
@@ -159,11 +230,15 @@ describe("two tabs", () => {
 describe("a browser that lacks something says so", () => {
   test("signatures on a plain http address", () => {
     vi.stubGlobal("crypto", { getRandomValues: () => undefined });
-    expect(() => checkPlatform(testPlatform())).toThrow(expect.objectContaining({ reason: "webcrypto", message: expect.stringContaining("plain http") as unknown }));
+    expect(() => checkPlatform(testPlatform())).toThrow(
+      expect.objectContaining({ reason: "webcrypto", message: expect.stringContaining("plain http") as unknown }),
+    );
   });
 
   test("locks", () => {
-    expect(() => checkPlatform(testPlatform({ locks: null }))).toThrow(expect.objectContaining({ code: "unsupported" }));
+    expect(() => checkPlatform(testPlatform({ locks: null }))).toThrow(
+      expect.objectContaining({ code: "unsupported" }),
+    );
   });
 
   test("compressed streams and WebAssembly", () => {
@@ -187,9 +262,16 @@ describe("a browser that lacks something says so", () => {
   });
 
   test("storage, refused in each of the ways that browsers have", async () => {
-    const refusing = { open: () => { throw new DOMException("denied", "SecurityError"); } } as unknown as IDBFactory;
+    const refusing = {
+      open: () => {
+        throw new DOMException("denied", "SecurityError");
+      },
+    } as unknown as IDBFactory;
     for (const indexedDB of [null, refusing]) {
-      await expect(Device.open(testPlatform({ indexedDB }))).rejects.toMatchObject({ reason: "storage_denied", message: expect.stringContaining("store anything") as unknown });
+      await expect(Device.open(testPlatform({ indexedDB }))).rejects.toMatchObject({
+        reason: "storage_denied",
+        message: expect.stringContaining("store anything") as unknown,
+      });
     }
   });
 

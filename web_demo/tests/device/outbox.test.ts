@@ -18,8 +18,21 @@ function summary(hour: number, bundle = "a".repeat(64)): AnyRecord {
   const start = 1_700_006_400_000 + hour * HOUR_MS;
   const histogram = Array.from({ length: 15 }, (_, bin) => (bin === 2 ? 3 : 0));
   const record: Summary = {
-    sequence: 0, bundle, period_start_ms: start, period: "hour", newest_reading_ms: start + 5, windows: 3, anomalous: 1, warming_up: 2,
-    late: 0, values: 9, missing: 1, histogram, latency_count: 3, latency_sum_us: 30, latency_max_us: 10 + hour,
+    sequence: 0,
+    bundle,
+    period_start_ms: start,
+    period: "hour",
+    newest_reading_ms: start + 5,
+    windows: 3,
+    anomalous: 1,
+    warming_up: 2,
+    late: 0,
+    values: 9,
+    missing: 1,
+    histogram,
+    latency_count: 3,
+    latency_sum_us: 30,
+    latency_max_us: 10 + hour,
   };
   return { table: "summaries", record };
 }
@@ -32,7 +45,11 @@ function numbers(lease: Lease): number[] {
   return lease.records.map(({ record }) => record.sequence);
 }
 
-const holds = (...held: [number, number][]): { stored: number; held: [number, number][]; refused: [] } => ({ stored: 0, held, refused: [] });
+const holds = (...held: [number, number][]): { stored: number; held: [number, number][]; refused: [] } => ({
+  stored: 0,
+  held,
+  refused: [],
+});
 
 describe("the outbox", () => {
   test("numbers without holes, and deletes exactly what is held", async () => {
@@ -84,11 +101,17 @@ describe("the outbox", () => {
     const lease = await box.lease();
     const refused = [{ sequence: 2, reason: "sequence_reused", detail: "Another." }];
     const settled = await box.settle(lease, { stored: 0, held: [[1, 1]], refused }, 88);
-    expect(settled).toMatchObject({ acknowledged: 1, refused: 0, forkedTo: expect.stringMatching(/^[0-9a-f]{32}$/) as unknown });
+    expect(settled).toMatchObject({
+      acknowledged: 1,
+      refused: 0,
+      forkedTo: expect.stringMatching(/^[0-9a-f]{32}$/) as unknown,
+    });
     const next = await box.lease();
     expect(next.stream).toBe(settled.forkedTo);
     expect(next.records.map(({ record }) => [record.sequence, "name" in record ? record.name : ""])).toEqual([
-      [1, "b"], [2, "c"], [3, "stream_forked"],
+      [1, "b"],
+      [2, "c"],
+      [3, "stream_forked"],
     ]);
     expect(await box.settle(lease, holds([1, 3]), 0)).toEqual({ acknowledged: 0, refused: 0, forkedTo: null });
     expect((await box.state()).records).toBe(3);
@@ -151,15 +174,28 @@ describe("a full outbox", () => {
   });
 
   test("joins runs that touch under the worst reason", () => {
-    expect(joined([[5, 6, "gaps_joined"], [1, 2, "summaries_merged"], [3, 3, "outbox_full"], [8, 9, "gaps_joined"]])).toEqual([
-      [1, 3, "outbox_full"], [5, 6, "gaps_joined"], [8, 9, "gaps_joined"],
+    expect(
+      joined([
+        [5, 6, "gaps_joined"],
+        [1, 2, "summaries_merged"],
+        [3, 3, "outbox_full"],
+        [8, 9, "gaps_joined"],
+      ]),
+    ).toEqual([
+      [1, 3, "outbox_full"],
+      [5, 6, "gaps_joined"],
+      [8, 9, "gaps_joined"],
     ]);
   });
 });
 
 test("a new stream takes lost runs along", () => {
   const { records, runs, following } = renumbered([9, 4, 12], [[5, 7]]);
-  expect([...records].sort(([one], [other]) => one - other)).toEqual([[4, 1], [9, 5], [12, 6]]);
+  expect([...records].sort(([one], [other]) => one - other)).toEqual([
+    [4, 1],
+    [9, 5],
+    [12, 6],
+  ]);
   expect([[...runs], following]).toEqual([[[5, 2]], 7]);
 });
 
@@ -172,5 +208,7 @@ function accountedFor(records: readonly AnyRecord[], nextSequence: number): void
     for (let number = gap.first_sequence; number <= gap.last_sequence; number += 1) known.push(number);
     expect(gap.last_sequence).toBeLessThan(gap.sequence);
   }
-  expect(known.sort((one, other) => one - other)).toEqual(Array.from({ length: nextSequence - 1 }, (_, index) => index + 1));
+  expect(known.sort((one, other) => one - other)).toEqual(
+    Array.from({ length: nextSequence - 1 }, (_, index) => index + 1),
+  );
 }

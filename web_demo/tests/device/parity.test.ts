@@ -8,7 +8,11 @@ const cases = parityCases();
 test("forests and networks in every precision are compared", () => {
   const names = cases.map(({ name }) => name).sort();
   expect(names).toEqual([
-    "autoencoder-fp32", "autoencoder-int8", "isolation_forest-codebook8", "isolation_forest-fp32", "isolation_forest-int8",
+    "autoencoder-fp32",
+    "autoencoder-int8",
+    "isolation_forest-codebook8",
+    "isolation_forest-fp32",
+    "isolation_forest-int8",
   ]);
 });
 

@@ -4,13 +4,14 @@ import { IDBFactory } from "fake-indexeddb";
 import { beforeAll, describe, expect, inject, test } from "vitest";
 import type { AnyRecord } from "../../src/device/contract/result.ts";
 import { readManifest } from "../../src/device/contract/manifest.ts";
-import { closeOpenSummaries, loadState, ReadingScorer } from "../../src/device/reading_scorer.ts";
+import { closeOpenSummaries, ReadingScorer } from "../../src/device/reading_scorer.ts";
 import { parseReadings, type Reading } from "../../src/device/readings.ts";
 import { ortRuntime } from "../../src/device/scoring/ort_runtime.ts";
 import { WorkerHost } from "../../src/device/scoring/worker_host.ts";
 import { workerRuntime, type Port } from "../../src/device/scoring/worker_client.ts";
 import { Database } from "../../src/device/store/database.ts";
 import type { ActiveBundle } from "../../src/device/store/bundles.ts";
+import { ONLY } from "../../src/device/store/schema.ts";
 import { Outbox } from "../../src/device/outbox/outbox.ts";
 import type { Verdict } from "../../src/device/verdict.ts";
 import { parityCases } from "./support/fixtures.ts";
@@ -40,11 +41,18 @@ interface Run {
 
 function runOf(detector: string): Run {
   const text = readFileSync(join(inject("fixtures"), "parity", `${detector}-run.json`), "utf8");
-  const { digest, steps } = JSON.parse(text) as { digest: string; steps: readonly (Step & { records?: AnyRecord[] })[] };
+  const { digest, steps } = JSON.parse(text) as {
+    digest: string;
+    steps: readonly (Step & { records?: AnyRecord[] })[];
+  };
   const { file } = parityCases().find(({ name }) => name === `${detector}-fp32`)!;
   const names = ["manifest.json", "model.onnx", "references.f32"];
   const files = new Map(names.map((name) => [name, file(name)]));
-  return { bundle: { digest, manifest: readManifest(file("manifest.json")), files }, steps: steps.slice(0, -1), records: steps.at(-1)!.records! };
+  return {
+    bundle: { digest, manifest: readManifest(file("manifest.json")), files },
+    steps: steps.slice(0, -1),
+    records: steps.at(-1)!.records!,
+  };
 }
 
 /** A worker's port whose other end is in this thread; messages are copied as a real one copies them. */
@@ -54,19 +62,28 @@ function loopback(): Port {
     onmessage: null,
     onerror: null,
     postMessage: (message) => {
-      void host.answer(structuredClone(message)).then((data) => port.onmessage?.({ data: structuredClone(data) } as MessageEvent));
+      void host
+        .answer(structuredClone(message))
+        .then((data) => port.onmessage?.({ data: structuredClone(data) } as MessageEvent));
     },
   };
   return port;
 }
 
+/** A database of a device whose metadata is fresh for ever. */
+async function fresh(factory: IDBFactory): Promise<Database> {
+  const database = await Database.open("run", factory);
+  await database.write(["expiry"], (tx) => tx.put("expiry", Number.MAX_SAFE_INTEGER, ONLY));
+  return database;
+}
+
 async function replayed(run: Run, reload: boolean): Promise<{ database: Database; verdicts: Verdict[][] }> {
   const factory = new IDBFactory();
-  let database = await Database.open("run", factory);
+  let database = await fresh(factory);
   const runtime = workerRuntime(loopback());
   let clock = 0;
   const load = async (): Promise<ReadingScorer> =>
-    ReadingScorer.load(run.bundle, { database, runtime, clock: () => clock, isStale: () => false, explain: "stored" });
+    ReadingScorer.load(run.bundle, { database, runtime, clock: () => clock, explain: "stored" });
   let scorer = await load();
   const verdicts: Verdict[][] = [];
   const names = run.bundle.manifest.signals.map((signal) => signal.name);
@@ -86,7 +103,9 @@ async function replayed(run: Run, reload: boolean): Promise<{ database: Database
 /** A record without what depends on the machine: how long scoring took, and the last digits of scores. */
 function comparable(item: AnyRecord): unknown {
   const fields = Object.entries(item.record).filter(([name]) => !name.startsWith("latency_") && name !== "detail");
-  return Object.fromEntries(fields.map(([name, value]) => [name, name === "contributions" ? rounded(value as never) : round(value)]));
+  return Object.fromEntries(
+    fields.map(([name, value]) => [name, name === "contributions" ? rounded(value as never) : round(value)]),
+  );
 }
 
 function round(value: unknown): unknown {
@@ -146,7 +165,12 @@ test("feeding the same readings again gives each result exactly once", async () 
   const before = (await new Outbox(database).state()).records;
   const runtime = ortRuntime(null);
   const clock = (): number => run.steps[3]!.clock_ms;
-  const scorer = await ReadingScorer.load(run.bundle, { database, runtime, clock, isStale: () => false, explain: "stored" });
+  const scorer = await ReadingScorer.load(run.bundle, {
+    database,
+    runtime,
+    clock,
+    explain: "stored",
+  });
   const names = run.bundle.manifest.signals.map((signal) => signal.name);
   for (const step of run.steps.slice(0, 4)) {
     const again = await scorer.score(parseReadings(step.readings, names), () => undefined);
@@ -168,18 +192,29 @@ test("somebody who closes the summaries while the model runs makes the group be 
         if (disturbed++ === 1) expect(await closeOpenSummaries(database)).toBeGreaterThan(0);
         return scorer.score(windows);
       };
-      return { score, rawScores: scorer.rawScores.bind(scorer), regimes: scorer.regimes.bind(scorer), close: scorer.close.bind(scorer) };
+      return {
+        score,
+        rawScores: scorer.rawScores.bind(scorer),
+        regimes: scorer.regimes.bind(scorer),
+        close: scorer.close.bind(scorer),
+      };
     },
   };
   const clock = (): number => run.steps[1]!.clock_ms;
-  const scorer = await ReadingScorer.load(run.bundle, { database, runtime, clock, isStale: () => true, explain: "none" });
+  const scorer = await ReadingScorer.load(run.bundle, {
+    database,
+    runtime,
+    clock,
+    explain: "none",
+  });
   const names = run.bundle.manifest.signals.map((signal) => signal.name);
   for (const step of run.steps.slice(0, 2)) {
     const found = await scorer.score(parseReadings(step.readings, names), () => undefined);
     expect(found.map(({ outcome }) => outcome)).toEqual(step.verdicts.map(({ outcome }) => outcome));
   }
   expect(disturbed).toBe(3);
-  expect((await loadState(database)).readings.times.at(-1)).toBe(Date.parse(run.steps[1]!.verdicts.at(-1)!.timestamp));
+  const state = await database.read(["scoring"], (tx) => tx.get("scoring", ONLY));
+  expect(state?.readings.times.at(-1)).toBe(Date.parse(run.steps[1]!.verdicts.at(-1)!.timestamp));
 });
 
 test("an error crosses from the worker with its reason", async () => {

@@ -62,7 +62,13 @@ describe("a release", () => {
   });
 
   const reasons = [
-    "golden_failed", "wrong_channel", "bad_signature", "bad_bundle", "newer_format", "newer_runtime", "wrong_model",
+    "golden_failed",
+    "wrong_channel",
+    "bad_signature",
+    "bad_bundle",
+    "newer_format",
+    "newer_runtime",
+    "wrong_model",
   ];
   test.each(reasons)("is refused: %s", async (reason) => {
     const browser = new Browser("offers");
@@ -124,7 +130,8 @@ describe("what goes wrong on the way leaves the release before", () => {
 
   test("a download that is refused once", async () => {
     const { browser, device } = await offered();
-    browser.server.fault = (path) => (path.endsWith(".bundle") ? problem(503, "busy", "Busy.", { "Retry-After": "9" }) : null);
+    browser.server.fault = (path) =>
+      path.endsWith(".bundle") ? problem(503, "busy", "Busy.", { "Retry-After": "9" }) : null;
     const report = await device.sync();
     expect(report.error).toMatchObject({ status: 503, retryAfterSeconds: 9 });
     browser.server.fault = () => null;

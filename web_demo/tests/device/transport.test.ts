@@ -2,7 +2,7 @@ import { createServer, type RequestListener } from "node:http";
 import type { AddressInfo } from "node:net";
 import { afterEach, describe, expect, test } from "vitest";
 import { jittered, parseRetryAfter, retryDelay } from "../../src/device/backoff.ts";
-import { bearer, Transport, type Fetch } from "../../src/device/transport.ts";
+import { bearer, DEFAULT_PATIENCE, Transport, type Fetch } from "../../src/device/transport.ts";
 
 const servers: { close: () => void; closeAllConnections: () => void }[] = [];
 afterEach(() => {
@@ -13,15 +13,17 @@ afterEach(() => {
 });
 
 /** A real server and a transport to it. */
-async function serving(listener: RequestListener): Promise<Transport> {
+async function serving(listener: RequestListener, patience = DEFAULT_PATIENCE): Promise<Transport> {
   const server = createServer(listener);
   servers.push(server);
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   const { port } = server.address() as AddressInfo;
   const plain: Fetch = (url, init) => fetch(url, init);
-  return new Transport(`http://127.0.0.1:${port}`, plain, () => Date.now(), { silenceMs: 150, deadlineMs: 600 });
+  return new Transport(`http://127.0.0.1:${port}`, plain, () => Date.now(), patience);
 }
 
+// For failures that have to be waited for.
+const HURRIED = { silenceMs: 300, deadlineMs: 900 };
 const get = { method: "GET", path: "/a", limit: 100 } as const;
 
 describe("answers", () => {
@@ -37,13 +39,22 @@ describe("answers", () => {
     ["silence before the first byte", () => undefined, { message: /fell silent/ }],
     ["silence after it", (_, answer) => answer.write("x"), { message: /fell silent/ }],
     ["a connection that breaks", (request) => request.socket.destroy(), { message: /not available/, status: null }],
-    ["a redirect", (_, answer) => answer.writeHead(302, { location: "/b" }).end(), { status: 302, message: /redirects are not followed/ }],
-    ["a web page", (_, answer) => answer.writeHead(502, { "content-type": "text/html" }).end("<h1>"), { message: /a web page/ }],
+    [
+      "a redirect",
+      (_, answer) => answer.writeHead(302, { location: "/b" }).end(),
+      { status: 302, message: /not followed/ },
+    ],
+    [
+      "a web page",
+      (_, answer) => answer.writeHead(502, { "content-type": "text/html" }).end(),
+      { message: /a web page/ },
+    ],
     ["a refused token", (_, answer) => answer.writeHead(401).end(), { status: 401, advice: /proxy/ }],
     ["overload", (_, answer) => answer.writeHead(503, { "retry-after": "7" }).end(), { retryAfterSeconds: 7 }],
   ];
-  test.each(failures)("%s is an error with a sentence", async (_, listener, expected) => {
-    const error: unknown = await (await serving(listener)).call(get).catch((reason: unknown) => reason);
+  test.each(failures)("%s is an error with a sentence", async (what, listener, expected) => {
+    const patience = /silence|no end/.test(what) ? HURRIED : DEFAULT_PATIENCE;
+    const error: unknown = await (await serving(listener, patience)).call(get).catch((reason: unknown) => reason);
     expect(error).toMatchObject({ code: "transport", advice: expect.stringMatching(/./) as unknown });
     for (const [field, value] of Object.entries(expected)) {
       const found = (error as Record<string, unknown>)[field];
@@ -53,8 +64,14 @@ describe("answers", () => {
   });
 
   test("problem+json is told as the server says it, without what cannot be printed", async () => {
-    const body = JSON.stringify({ code: "token_revoked", detail: "This token\u0007 was revoked.", advice: "Enrol again." });
-    const transport = await serving((_, answer) => answer.writeHead(403, { "content-type": "application/problem+json" }).end(body));
+    const body = JSON.stringify({
+      code: "token_revoked",
+      detail: "This token\u0007 was revoked.",
+      advice: "Enrol again.",
+    });
+    const transport = await serving((_, answer) =>
+      answer.writeHead(403, { "content-type": "application/problem+json" }).end(body),
+    );
     const error: unknown = await transport.call({ ...get, headers: bearer("t") }).catch((reason: unknown) => reason);
     expect(error).toMatchObject({ status: 403, problem: "token_revoked", advice: "Enrol again." });
     expect(String(error)).toContain("403: This token was revoked. Enrol again.");
@@ -66,13 +83,21 @@ describe("answers", () => {
   });
 });
 
-test.each(["http://fleet.example", "http://192.168.0.7:8080", "http://localhost.example"])("tokens do not travel to %s", (url) => {
-  expect(() => new Transport(url, fetch as Fetch, Date.now)).toThrow(expect.objectContaining({ reason: "insecure_http" }));
-});
+test.each(["http://fleet.example", "http://192.168.0.7:8080", "http://localhost.example"])(
+  "tokens do not travel to %s",
+  (url) => {
+    expect(() => new Transport(url, fetch as Fetch, Date.now)).toThrow(
+      expect.objectContaining({ reason: "insecure_http" }),
+    );
+  },
+);
 
-test.each(["https://fleet.example", "http://localhost:8080", "http://127.0.0.1", "http://[::1]:8080"])("they do to %s", (url) => {
-  expect(new Transport(url, fetch as Fetch, Date.now).serverUrl).toBe(url);
-});
+test.each(["https://fleet.example", "http://localhost:8080", "http://127.0.0.1", "http://[::1]:8080"])(
+  "they do to %s",
+  (url) => {
+    expect(new Transport(url, fetch as Fetch, Date.now).serverUrl).toBe(url);
+  },
+);
 
 describe("back-off", () => {
   test("draws from a cap that doubles up to a quarter of an hour", () => {

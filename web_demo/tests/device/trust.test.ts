@@ -23,7 +23,7 @@ class Client {
     this.server = new FakeServer(found);
     this.oldest = line.targetsVersion;
     const root = fromBase64(found.moments["first"]!.metadata["1.root.json"]!);
-    this.state = { rootDigest: line.rootDigest, roots: [root], known: null, expiresMs: null };
+    this.state = { rootDigest: line.rootDigest, roots: [root], known: null };
   }
 
   async refresh(): Promise<Refreshed> {
@@ -93,7 +93,9 @@ describe("an attack changes nothing", () => {
   test("another root than the line names", async () => {
     const { rootDigest, roots } = new Client("updates").state;
     await checkRoot(roots[0]!, rootDigest);
-    await expect(checkRoot(new Client("rotations").state.roots[0]!, rootDigest)).rejects.toMatchObject({ reason: "wrong_root" });
+    await expect(checkRoot(new Client("rotations").state.roots[0]!, rootDigest)).rejects.toMatchObject({
+      reason: "wrong_root",
+    });
   });
 
   test("a stored root that was changed", async () => {
@@ -147,7 +149,9 @@ describe("an attack changes nothing", () => {
   test("targets older than the enrolment line allows", async () => {
     const client = new Client("updates");
     const transport = new Transport(client.server.url, client.server.fetch, () => client.clockMs);
-    await expect(refresh(client.state, transport, client.clockMs, 99)).rejects.toMatchObject({ reason: "metadata_rollback" });
+    await expect(refresh(client.state, transport, client.clockMs, 99)).rejects.toMatchObject({
+      reason: "metadata_rollback",
+    });
   });
 
   test.each(["timestamp", "targets", "root"])("%s by a stranger", async (role) => {
@@ -180,11 +184,14 @@ describe("an attack changes nothing", () => {
     await client.refused("metadata_too_large", new RegExp(name));
   });
 
-  test.each(["{}", "[]", "", "{", '{"signed": {"_type": "timestamp"}, "signatures": []}'])("%s as a timestamp", async (text) => {
-    const client = await begun("updates");
-    client.server.fault = (path) => (path.endsWith("timestamp.json") ? new Response(text) : null);
-    await client.refused("metadata_invalid", /timestamp/);
-  });
+  test.each(["{}", "[]", "", "{", '{"signed": {"_type": "timestamp"}, "signatures": []}'])(
+    "%s as a timestamp",
+    async (text) => {
+      const client = await begun("updates");
+      client.server.fault = (path) => (path.endsWith("timestamp.json") ? new Response(text) : null);
+      await client.refused("metadata_invalid", /timestamp/);
+    },
+  );
 
   test("one bit of anything signed", async () => {
     const client = await begun("updates");
@@ -198,7 +205,8 @@ test("a targets download that fails once does not leave the client on the old on
   const client = await begun("updates");
   client.server.show("second");
   let failures = 1;
-  client.server.fault = (path) => (path.endsWith("targets.json") && failures-- > 0 ? new Response(null, { status: 503 }) : null);
+  client.server.fault = (path) =>
+    path.endsWith("targets.json") && failures-- > 0 ? new Response(null, { status: 503 }) : null;
   const before = client.state;
   await expect(client.refresh()).rejects.toMatchObject({ status: 503 });
   expect(client.state).toBe(before);
@@ -222,8 +230,13 @@ test("an update that breaks off at any request leaves the state before, and the 
 });
 
 test("canonical JSON is what the signatures cover", () => {
-  const value = parse(utf8('{"b": [1, true, null, "\\u00e9\\"\\\\\\n"], "a": {"\\ud83d\\ude00": 0, "\\uffee": -5}}'), "x");
-  expect(new TextDecoder().decode(canonicalBytes(value))).toBe('{"a":{"\uffee":-5,"\u{1f600}":0},"b":[1,true,null,"é\\"\\\\\n"]}');
+  const value = parse(
+    utf8('{"b": [1, true, null, "\\u00e9\\"\\\\\\n"], "a": {"\\ud83d\\ude00": 0, "\\uffee": -5}}'),
+    "x",
+  );
+  expect(new TextDecoder().decode(canonicalBytes(value))).toBe(
+    '{"a":{"\uffee":-5,"\u{1f600}":0},"b":[1,true,null,"é\\"\\\\\n"]}',
+  );
   expect(() => canonicalBytes(parse(utf8("[1.5]"), "x"))).toThrow("not whole");
   expect(() => canonicalBytes(parse(utf8("[1.0]"), "x"))).toThrow("not whole");
 });

@@ -47,8 +47,8 @@ interface Entry {
  * @param data - The bytes of the zip.
  * @param limits - What the reader is ready to hold.
  * @returns Content by name.
- * @throws ContractError - Not a zip, too large, too many files, a name that breaks the rule or stands twice, encryption,
- *   another compression, a declared size that is not true, a damaged entry, or bytes around the archive.
+ * @throws ContractError - Not a zip, too large, too many files, a name that breaks the rule or stands twice,
+ *   encryption, another compression, a declared size that is not true, a damaged entry, or bytes around the archive.
  */
 export async function unpack(data: Bytes, limits: Limits = DEFAULT_LIMITS): Promise<ReadonlyMap<string, Bytes>> {
   if (data.length > limits.bundleBytes) {
@@ -64,12 +64,16 @@ function readDirectory(data: Bytes, limits: Limits): readonly Entry[] {
   const view = new DataView(data.buffer, data.byteOffset, data.byteLength);
   const end = data.length - END.bytes;
   // A reader that seeks its own way could see another archive in bytes before, behind or in a comment.
-  if (end < 0 || view.getUint32(0, true) !== LOCAL.signature || view.getUint32(end, true) !== END.signature) throw broken();
+  if (end < 0 || view.getUint32(0, true) !== LOCAL.signature || view.getUint32(end, true) !== END.signature)
+    throw broken();
   const count = view.getUint16(end + 10, true);
   const size = view.getUint32(end + 12, true);
   const start = view.getUint32(end + 16, true);
   // One disk, no comment, and the directory ends where its end record begins. Zip64 has 0xffff here and is refused.
-  const plain = view.getUint32(end + 4, true) === 0 && view.getUint16(end + 8, true) === count && view.getUint16(end + 20, true) === 0;
+  const plain =
+    view.getUint32(end + 4, true) === 0 &&
+    view.getUint16(end + 8, true) === count &&
+    view.getUint16(end + 20, true) === 0;
   if (!plain || start + size !== end) throw broken();
   if (count > limits.files) {
     throw new ContractError(`The bundle holds ${count} files; at most ${limits.files} are read.`);

@@ -14,8 +14,15 @@ export const GOLDEN_NAME = "golden.f32";
 export const REFERENCES_NAME = "references.f32";
 export const SIGNATURE_NAME = "model.sig";
 const REQUIRED = [
-  MANIFEST_NAME, MODEL_NAME, GOLDEN_SPEC_NAME, GOLDEN_NAME, "parity.json", "MODEL_CARD.md", "provenance.json",
-  REFERENCES_NAME, SIGNATURE_NAME,
+  MANIFEST_NAME,
+  MODEL_NAME,
+  GOLDEN_SPEC_NAME,
+  GOLDEN_NAME,
+  "parity.json",
+  "MODEL_CARD.md",
+  "provenance.json",
+  REFERENCES_NAME,
+  SIGNATURE_NAME,
 ];
 
 /** A bundle whose parts agree with each other. */

@@ -52,7 +52,11 @@ export function text(value: Json, field: string, most = 256): string {
  *
  * @throws ContractError - Another type or out of bounds.
  */
-export function integer(value: Json, field: string, { least = 0, most = Number.MAX_SAFE_INTEGER }: Bounds = {}): number {
+export function integer(
+  value: Json,
+  field: string,
+  { least = 0, most = Number.MAX_SAFE_INTEGER }: Bounds = {},
+): number {
   if (typeof value !== "number" || value < least || value > most) {
     throw new ContractError(`Field '${field}' must be a whole number from ${least} to ${most}.`, "", { field });
   }

@@ -34,7 +34,12 @@ export function parseEnrolmentLine(text: string): EnrolmentLine {
     );
   }
   const [, format, url, token, rootDigest, version] = match as unknown as readonly [
-    string, string, string, string, string, string,
+    string,
+    string,
+    string,
+    string,
+    string,
+    string,
   ];
   if (Number(format) !== FORMAT) {
     throw new ContractError(

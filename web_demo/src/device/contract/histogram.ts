@@ -15,7 +15,8 @@ export const BINS = EDGES.length - 1;
  * @throws RangeError - The score is outside [0, 1] or NaN.
  */
 export function binOf(anomalyScore: number): number {
-  if (!(anomalyScore >= 0 && anomalyScore <= 1)) throw new RangeError(`anomaly score ${anomalyScore} is outside [0, 1]`);
+  if (!(anomalyScore >= 0 && anomalyScore <= 1))
+    throw new RangeError(`anomaly score ${anomalyScore} is outside [0, 1]`);
   const above = EDGES.findIndex((edge) => edge > anomalyScore);
   return above === -1 ? BINS - 1 : above - 1;
 }

@@ -1,8 +1,8 @@
 /**
  * JSON as the contract reads it: UTF-8, no key twice in an object, no NaN or Infinity, whole numbers told from others.
  *
- * `JSON.parse` keeps the last of two equal keys and cannot tell 1 from 1.0. Both differences would let one document mean
- * two things, here and on a device that runs Python.
+ * `JSON.parse` keeps the last of two equal keys and cannot tell 1 from 1.0. Both differences would let one document
+ * mean two things, here and on a device that runs Python.
  */
 import { ContractError } from "../errors.ts";
 

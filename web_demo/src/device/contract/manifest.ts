@@ -84,8 +84,23 @@ export interface Manifest {
 }
 
 const KNOWN = new Set([
-  "format", "model", "version", "release_number", "cohort", "precision", "signals", "window", "features", "threshold",
-  "incident_gap", "histogram", "regimes", "references", "files", "runtime", "below_goals",
+  "format",
+  "model",
+  "version",
+  "release_number",
+  "cohort",
+  "precision",
+  "signals",
+  "window",
+  "features",
+  "threshold",
+  "incident_gap",
+  "histogram",
+  "regimes",
+  "references",
+  "files",
+  "runtime",
+  "below_goals",
 ]);
 
 /**
@@ -220,9 +235,7 @@ function readRuntime(value: JsonObject): ReadonlyMap<string, string | number> {
 function checkWhole(manifest: Manifest): void {
   const names = new Set(manifest.signals.map((signal) => signal.name));
   if (columnsOf(manifest, "signal").length === 0 || names.size !== manifest.signals.length) {
-    throw new ContractError(
-      "Field 'signals' must name at least one signal that is not context, and none twice.",
-    );
+    throw new ContractError("Field 'signals' must name at least one signal that is not context, and none twice.");
   }
   if (manifest.histogram.length !== BINS) throw new ContractError(`Field 'histogram' must hold ${BINS} counts.`);
   if (columnsOf(manifest, "context").length > 0 !== (manifest.regimes !== null)) {

@@ -86,9 +86,7 @@ export function readRollouts(timestamp: JsonObject): ReadonlyMap<string, Rollout
   if (!Object.hasOwn(timestamp, FIELD)) return new Map();
   const entries = Object.entries(checks.table(checks.get(timestamp, FIELD), FIELD));
   if (entries.length > MAX_CHANNELS) {
-    throw new ContractError(
-      `Field '${FIELD}' names ${entries.length} channels; at most ${MAX_CHANNELS} are allowed.`,
-    );
+    throw new ContractError(`Field '${FIELD}' names ${entries.length} channels; at most ${MAX_CHANNELS} are allowed.`);
   }
   return new Map(
     entries.map(([channel, entry]) => [checkName("channel", channel), readRollout(checks.table(entry, FIELD))]),

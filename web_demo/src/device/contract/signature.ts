@@ -58,7 +58,8 @@ async function loadSigner(text: string): Promise<CryptoKey> {
 async function verifiedList(signature: Bytes, key: CryptoKey): Promise<ReadonlyMap<string, string>> {
   try {
     const [payload, raw] = openEnvelope(signature);
-    if (!(await verify(key, raw, preAuthenticationEncoding(payload)))) throw new ContractError("the key did not sign it");
+    if (!(await verify(key, raw, preAuthenticationEncoding(payload))))
+      throw new ContractError("the key did not sign it");
     return await readList(payload);
   } catch (error) {
     if (!(error instanceof ContractError)) throw error;
@@ -109,7 +110,8 @@ async function checkSubject(statement: JsonObject, listed: ReadonlyMap<string, s
   const ordered = [...listed].sort(([one], [other]) => (one < other ? -1 : 1));
   const whole = await sha256Hex(concat(ordered.map(([, digest]) => fromHex(digest))));
   const subject = checks.array(checks.get(statement, "subject"), "subject", 1)[0];
-  const digest = subject === undefined ? {} : checks.table(checks.get(checks.table(subject, "subject"), "digest"), "digest");
+  const digest =
+    subject === undefined ? {} : checks.table(checks.get(checks.table(subject, "subject"), "digest"), "digest");
   if (JSON.stringify(digest) !== JSON.stringify({ sha256: whole })) {
     throw new ContractError("its subject is not the digest of the files it lists");
   }

@@ -1,8 +1,8 @@
 /**
  * The outbox: records that the server does not hold yet, delivered at least once.
  *
- * A record leaves the outbox in one of three ways: the server says that it holds it, the server refuses it (it becomes a
- * dead letter), or the store is full (a gap record says so). Nothing else deletes.
+ * A record leaves the outbox in one of three ways: the server says that it holds it, the server refuses it (it becomes
+ * a dead letter), or the store is full (a gap record says so). Nothing else deletes.
  */
 import { MAX_BATCH_RECORDS, type Refusal, type ResultsAnswer } from "../contract/batch.ts";
 import { randomHex } from "../contract/bytes.ts";
@@ -94,8 +94,12 @@ export class Outbox {
       const stream = await streamOf(tx);
       if (stream.id !== lease.stream) return { acknowledged: 0, refused: 0, forkedTo: null };
       const numbers = new Set(lease.records.map((item) => item.record.sequence));
-      const held = [...numbers].filter((number) => answer.held.some(([first, last]) => first <= number && number <= last));
-      const ours = answer.refused.filter((refusal) => numbers.has(refusal.sequence) && !held.includes(refusal.sequence));
+      const held = [...numbers].filter((number) =>
+        answer.held.some(([first, last]) => first <= number && number <= last),
+      );
+      const ours = answer.refused.filter(
+        (refusal) => numbers.has(refusal.sequence) && !held.includes(refusal.sequence),
+      );
       const bad = ours.filter((refusal) => refusal.reason !== REUSED);
       const acknowledged = await remove(tx, held);
       const refused = await this.bury(tx, stream.id, bad, nowMs);
@@ -146,14 +150,23 @@ export class Outbox {
     }
     const surplus = (await tx.keys("deadLetters")).slice(0, -this.limits.maxDeadLetters);
     for (const key of surplus) await tx.delete("deadLetters", key);
-    await count(tx, new Map([["records_refused", buried], ["dead_letters_dropped", surplus.length]]));
+    await count(
+      tx,
+      new Map([
+        ["records_refused", buried],
+        ["dead_letters_dropped", surplus.length],
+      ]),
+    );
     return buried;
   }
 
   private async fork(tx: Transaction, oldStream: string, nowMs: number): Promise<string> {
     const rows = await tx.getAll("outbox");
     const runs = rows.flatMap((row) => (row.table === "gaps" ? [runOf(row.record as Gap)] : []));
-    const numbers = renumbered(rows.map((row) => row.sequence), runs);
+    const numbers = renumbered(
+      rows.map((row) => row.sequence),
+      runs,
+    );
     await tx.clear("outbox");
     const moved = rows.map((row) => stored(movedRecord(row, numbers.runs), numbers.records.get(row.sequence)!));
     for (const row of moved) await tx.put("outbox", row);
@@ -205,5 +218,8 @@ function movedRecord(row: StoredRecord, runs: ReadonlyMap<number, number>): AnyR
   const item = recordOf(row);
   if (item.table !== "gaps") return item;
   const first = runs.get(item.record.first_sequence)!;
-  return { table: "gaps", record: { ...item.record, first_sequence: first, last_sequence: first + item.record.count - 1 } };
+  return {
+    table: "gaps",
+    record: { ...item.record, first_sequence: first, last_sequence: first + item.record.count - 1 },
+  };
 }

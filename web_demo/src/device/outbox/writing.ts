@@ -37,7 +37,11 @@ export async function streamOf(tx: Transaction): Promise<Stream> {
  * @param tx - A transaction over {@link OUTBOX_STORES}.
  * @param records - Records whose sequence is 0.
  */
-export async function appendRecords(tx: Transaction, records: readonly AnyRecord[], limits: OutboxLimits): Promise<void> {
+export async function appendRecords(
+  tx: Transaction,
+  records: readonly AnyRecord[],
+  limits: OutboxLimits,
+): Promise<void> {
   if (records.length === 0) return;
   const stream = await insert(tx, await streamOf(tx), records);
   const isFull = stream.records > limits.maxRecords || stream.bytes > limits.maxBytes;
@@ -84,7 +88,13 @@ async function makeRoom(tx: Transaction, stream: Stream, limits: OutboxLimits): 
     return { table: "gaps", record };
   });
   const mergedAway = plan.merges.reduce((sum, group: readonly Summary[]) => sum + group.length, 0);
-  await count(tx, new Map([["records_dropped", plan.dropped], ["summaries_merged", mergedAway]]));
+  await count(
+    tx,
+    new Map([
+      ["records_dropped", plan.dropped],
+      ["summaries_merged", mergedAway],
+    ]),
+  );
   const left = {
     ...stream,
     records: stream.records - removed.length,

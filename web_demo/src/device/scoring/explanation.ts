@@ -2,9 +2,9 @@
  * Contributions: how much of a window's raw score goes away when one signal is taken from healthy windows.
  *
  * For each signal its column is replaced by that of each of the R references, all versions are scored in one batch, and
- * the contribution is the raw score minus their mean: signed, in raw score units. With context the replaced column is in
- * the residuals of the window's own regimes; the context signals are replaced together and reported as `context`, while
- * every other signal keeps its residuals.
+ * the contribution is the raw score minus their mean: signed, in raw score units. With context the replaced column is
+ * in the residuals of the window's own regimes; the context signals are replaced together and reported as `context`,
+ * while every other signal keeps its residuals.
  */
 import { fileOf, REFERENCES_NAME } from "../contract/bundle.ts";
 import { float32s } from "../contract/bytes.ts";
@@ -100,7 +100,13 @@ export class Explainer {
     return versions;
   }
 
-  private replace(version: Float32Array, window: Float32Array, regimes: Int32Array | null, group: number, reference: number): void {
+  private replace(
+    version: Float32Array,
+    window: Float32Array,
+    regimes: Int32Array | null,
+    group: number,
+    reference: number,
+  ): void {
     const signals = this.manifest.signals.length;
     for (let slot = 0; slot < this.manifest.window.slots; slot += 1) {
       const own = window.subarray(slot * signals, (slot + 1) * signals);

@@ -16,7 +16,37 @@ const SYNC = "Synchronise again; if it stays, publish the bundle again.";
 const BLOCK = 128;
 // A module with one SIMD instruction (i8x16.splat), as WebAssembly feature detection does it.
 const SIMD_PROBE = Uint8Array.of(
-  0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15, 253, 98, 11,
+  0,
+  97,
+  115,
+  109,
+  1,
+  0,
+  0,
+  0,
+  1,
+  5,
+  1,
+  96,
+  0,
+  1,
+  123,
+  3,
+  2,
+  1,
+  0,
+  10,
+  10,
+  1,
+  8,
+  0,
+  65,
+  0,
+  253,
+  15,
+  253,
+  98,
+  11,
 );
 
 /** Say whether this browser runs WebAssembly with SIMD, which ONNX Runtime needs. */
@@ -54,6 +84,8 @@ class OrtScorer implements Scorer {
     try {
       session = await ort.InferenceSession.create(model, { logSeverityLevel: 4, graphOptimizationLevel: "all" });
     } catch (error) {
+      // What ONNX Runtime says when its own wasm could not be fetched, compiled or started.
+      if (String(error).includes("no available backend")) throw noEngine(error);
       throw new ScoringError(
         `The model cannot be loaded by onnxruntime-web ${ort.env.versions.web}: ${firstLine(error)}.`,
         "model_unloadable",
@@ -110,7 +142,12 @@ class OrtScorer implements Scorer {
     return outputs.map((_, column) => parts.flatMap((part) => Array.from<number | bigint>(part[column] ?? [])));
   }
 
-  private async runBlock(outputs: readonly string[], windows: Windows, start: number, count: number): Promise<Column[]> {
+  private async runBlock(
+    outputs: readonly string[],
+    windows: Windows,
+    start: number,
+    count: number,
+  ): Promise<Column[]> {
     const cells = windows.slots * windows.signals;
     const data = windows.data.subarray(start * cells, (start + count) * cells);
     const input = new ort.Tensor("float32", data, [count, windows.slots, windows.signals]);
@@ -147,6 +184,14 @@ function noSimd(): UnsupportedError {
     "This browser runs no WebAssembly with SIMD, which scoring needs.",
     "wasm_simd",
     "Use a current version of Chrome, Edge, Firefox or Safari.",
+  );
+}
+
+function noEngine(error: unknown): UnsupportedError {
+  return new UnsupportedError(
+    `The page's scoring engine cannot be started: ${firstLine(error)}.`,
+    "wasm_unavailable",
+    "Load the page again while the server can be reached; the active bundle stays.",
   );
 }
 

@@ -31,5 +31,4 @@ export interface Asked {
 
 /** An answer with the number of its question. */
 export type Answered =
-  | { readonly id: number; readonly reply: Reply }
-  | { readonly id: number; readonly failure: Failure };
+  { readonly id: number; readonly reply: Reply } | { readonly id: number; readonly failure: Failure };

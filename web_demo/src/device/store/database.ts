@@ -62,6 +62,20 @@ export class Database {
   }
 
   /**
+   * Delete a database that this page has closed.
+   *
+   * @throws StorageError - The browser does not let it go.
+   */
+  static async remove(name: string, factory: IDBFactory | null): Promise<void> {
+    if (factory === null) throw denied();
+    try {
+      await settled(factory.deleteDatabase(name));
+    } catch (error) {
+      throw translated(error);
+    }
+  }
+
+  /**
    * Read in one transaction.
    *
    * @throws StorageError - The database cannot be read.

@@ -58,6 +58,8 @@ export interface Schema {
   installation: string;
   identity: Identity;
   trust: TrustState;
+  /** When the earliest of the verified roles expires, UTC epoch milliseconds: apart, since every reading asks for it. */
+  expiry: number;
   pointer: Pointer;
   update: UpdateOutcome;
   scoring: ScoringState;
@@ -76,7 +78,17 @@ export const ONLY = "only";
 /** The outbox's index by a record's own time. */
 export const BY_TIME = "observedAtMs";
 
-const SINGLE = ["installation", "identity", "trust", "pointer", "update", "scoring", "stream", "counters"] as const;
+const SINGLE = [
+  "installation",
+  "identity",
+  "trust",
+  "expiry",
+  "pointer",
+  "update",
+  "scoring",
+  "stream",
+  "counters",
+] as const;
 
 /**
  * Bring a database to this version.

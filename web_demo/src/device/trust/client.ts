@@ -1,25 +1,29 @@
 /**
  * What a device believes: The Update Framework's metadata, refreshed and read.
  *
- * Trust begins with one root whose digest came with the enrolment line; every refresh starts from it. Nothing is kept of
- * an update that did not succeed as a whole: the caller stores the returned state in one transaction, or the one before
- * stays. Expiry is judged after everything else, and also for metadata that is already known, so that an expired
+ * Trust begins with one root whose digest came with the enrolment line; every refresh starts from it. Nothing is kept
+ * of an update that did not succeed as a whole: the caller stores the returned state in one transaction, or the one
+ * before stays. Expiry is judged after everything else, and also for metadata that is already known, so that an expired
  * timestamp that is replayed is noticed.
  *
  * Source: The Update Framework specification 1.0.34, section 5 (detailed client workflow).
  */
-import { ContractError, TransportError, TrustError } from "../errors.ts";
+import { TransportError, TrustError } from "../errors.ts";
 import { equal, sha256Hex, type Bytes } from "../contract/bytes.ts";
-import * as checks from "../contract/checks.ts";
-import type { JsonObject } from "../contract/json.ts";
-import { customOf, floorOf, type TargetCustom } from "../contract/release.ts";
-import { readRollouts, type Rollout } from "../contract/rollout.ts";
 import { METADATA } from "../contract/routes.ts";
 import { TOO_LONG, type Transport } from "../transport.ts";
 import {
-  checkSigned, readFileFacts, readMetadata, readRoot, readSha256, type FileFacts, type Metadata, type RoleName, type Root,
+  checkSigned,
+  readFileFacts,
+  readMetadata,
+  readRoot,
+  type FileFacts,
+  type Metadata,
+  type RoleName,
+  type Root,
 } from "./metadata.ts";
 import { expired, refused } from "./refusals.ts";
+import { readView, type View } from "./view.ts";
 
 // As python-tuf bounds them (UpdaterConfig).
 const MAX_ROOT_ROTATIONS = 256;
@@ -35,40 +39,21 @@ export interface TrustState {
   readonly roots: readonly Bytes[];
   /** The other roles, or null before the first refresh. */
   readonly known: { readonly timestamp: Bytes; readonly snapshot: Bytes; readonly targets: Bytes } | null;
-  /** When the earliest of the four roles expires, UTC epoch milliseconds; null before the first refresh. */
-  readonly expiresMs: number | null;
-}
-
-/** One bundle as the verified targets.json lists it. */
-export interface Target {
-  /** `MODEL/VERSION/COHORT.bundle`. */
-  readonly path: string;
-  readonly length: number;
-  readonly sha256: string;
-  readonly custom: TargetCustom;
-}
-
-/** The repository as one refresh verified it. */
-export interface View {
-  /** Readable targets by path; those without our custom field are left out. */
-  readonly targets: ReadonlyMap<string, Target>;
-  /** The rollout of each channel. */
-  readonly rollouts: ReadonlyMap<string, Rollout>;
-  readonly targetsVersion: number;
-  /** Return the release number below which no device may run a model. */
-  readonly floor: (model: string) => number;
 }
 
 /** What a refresh gives: what to believe, and what to store of it. */
 export interface Refreshed {
   readonly view: View;
   readonly state: TrustState;
+  /** When the earliest of the four roles expires, UTC epoch milliseconds. */
+  readonly expiresMs: number;
 }
 
 /**
  * Check that bytes are the root metadata with a digest, and a root that signs itself.
  *
- * @throws TrustError - Another digest (reason `wrong_root`), or no valid root (`metadata_invalid`, `metadata_unsigned`).
+ * @throws TrustError - Another digest (reason `wrong_root`), or no valid root (`metadata_invalid`,
+ *   `metadata_unsigned`).
  */
 export async function checkRoot(data: Bytes, digest: string): Promise<void> {
   if ((await sha256Hex(data)) !== digest) {
@@ -114,9 +99,8 @@ export async function refresh(
     rootDigest: before.rootDigest,
     roots,
     known: { timestamp: timestamp.data, snapshot: snapshot.data, targets: targets.data },
-    expiresMs: Math.min(...roles.map((metadata) => metadata.expiresMs)),
   };
-  return { view, state };
+  return { view, state, expiresMs: Math.min(...roles.map((metadata) => metadata.expiresMs)) };
 }
 
 interface Verified {
@@ -279,41 +263,12 @@ async function fits(data: Bytes, facts: FileFacts): Promise<boolean> {
   return facts.sha256 === null || (await sha256Hex(data)) === facts.sha256;
 }
 
-function readView(timestamp: Metadata, targets: Metadata): View {
-  try {
-    const listed = checks.table(checks.get(targets.signed, "targets"), "targets");
-    return {
-      targets: new Map(Object.entries(listed).flatMap(([path, entry]) => readTarget(path, checks.table(entry, path)))),
-      rollouts: readRollouts(timestamp.signed),
-      targetsVersion: targets.version,
-      floor: (model) => floorOf(targets.signed, model),
-    };
-  } catch (error) {
-    if (!(error instanceof ContractError)) throw error;
-    throw new TrustError(
-      `The releases or rollouts of the server cannot be read: ${error.message}`,
-      "metadata_invalid",
-      "Load the newest version of this page, or correct the rollout on the server.",
-    );
-  }
-}
-
-function readTarget(path: string, entry: JsonObject): readonly (readonly [string, Target])[] {
-  const length = checks.integer(checks.get(entry, "length"), "length", { least: 1 });
-  try {
-    const sha256 = readSha256(checks.get(entry, "hashes"));
-    return sha256 === null ? [] : [[path, { path, length, sha256, custom: customOf(path, entry) }]];
-  } catch (error) {
-    // A target of another kind or a later format is not for this device, and no reason to refuse the others.
-    if (!(error instanceof ContractError)) throw error;
-    return [];
-  }
-}
-
 /** Say whether two states hold the same metadata, so that a poll without news writes nothing. */
 export function sameState(one: TrustState, other: TrustState): boolean {
   const bytes = (state: TrustState): readonly Bytes[] =>
-    state.known === null ? state.roots : [...state.roots, state.known.timestamp, state.known.snapshot, state.known.targets];
+    state.known === null
+      ? state.roots
+      : [...state.roots, state.known.timestamp, state.known.snapshot, state.known.targets];
   const [left, right] = [bytes(one), bytes(other)];
   return left.length === right.length && left.every((data, index) => equal(data, right[index]!));
 }

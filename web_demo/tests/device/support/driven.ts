@@ -1,8 +1,9 @@
 /**
- * A device that another program drives: one command a line on standard input, one JSON answer a line on standard output.
+ * A device that another program drives: one command a line on standard input, one JSON answer a line on standard
+ * output.
  *
- * Run by tests in Python against a real server: `node driven.ts`. `reopen` closes the device and opens it again with the
- * same database, as a page that is loaded again.
+ * Run by tests in Python against a real server: `node driven.ts`. `reopen` closes the device and opens it again with
+ * the same database, as a page that is loaded again.
  */
 import "fake-indexeddb/auto";
 import { createInterface } from "node:readline";
@@ -56,6 +57,8 @@ for await (const line of createInterface({ input: process.stdin })) {
     if (!(error instanceof StellaError)) throw error;
     answer = { error: { code: error.code, message: error.message, advice: error.advice, ...error.fields } };
   }
-  process.stdout.write(`${JSON.stringify(answer, (_, value: unknown) => (value instanceof Map ? Object.fromEntries(value) : value))}\n`);
+  process.stdout.write(
+    `${JSON.stringify(answer, (_, value: unknown) => (value instanceof Map ? Object.fromEntries(value) : value))}\n`,
+  );
 }
 await device.close();

@@ -38,7 +38,10 @@ export class Browser {
   }
 
   /** Return readings, a minute apart, of which both signals have the same value. */
-  readings(values: readonly number[], startMs = this.clockMs - 3_600_000): { timestamp: Date; heat: number; load: number }[] {
+  readings(
+    values: readonly number[],
+    startMs = this.clockMs - 3_600_000,
+  ): { timestamp: Date; heat: number; load: number }[] {
     return values.map((value, row) => ({ timestamp: new Date(startMs + 60_000 * row), heat: value, load: value }));
   }
 }

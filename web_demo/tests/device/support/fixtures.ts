@@ -48,6 +48,8 @@ export interface ParityCase {
 
 /** Return the parity cases of a folder. */
 export function parityCases(folder = join(inject("fixtures"), "parity")): readonly ParityCase[] {
-  const names = readdirSync(folder, { withFileTypes: true }).filter((entry) => entry.isDirectory() && entry.name !== "fleet");
+  const names = readdirSync(folder, { withFileTypes: true }).filter(
+    (entry) => entry.isDirectory() && entry.name !== "fleet",
+  );
   return names.map(({ name }) => ({ name, file: (file) => new Uint8Array(readFileSync(join(folder, name, file))) }));
 }

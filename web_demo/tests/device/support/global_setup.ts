@@ -12,7 +12,11 @@ export default function setup(project: TestProject): () => void {
   const folder = mkdtempSync(join(tmpdir(), "stella-web-"));
   const python = process.env["STELLA_PYTHON"] ?? join(ROOT, ".venv", "bin", "python");
   const env = { ...process.env, PYTHONPATH: [ROOT, join(ROOT, "tests")].join(":") };
-  execFileSync(python, ["-m", "simulators.web_fixtures", folder], { cwd: ROOT, env, stdio: ["ignore", "inherit", "inherit"] });
+  execFileSync(python, ["-m", "simulators.web_fixtures", folder], {
+    cwd: ROOT,
+    env,
+    stdio: ["ignore", "inherit", "inherit"],
+  });
   project.provide("fixtures", folder);
   return () => rmSync(folder, { recursive: true });
 }

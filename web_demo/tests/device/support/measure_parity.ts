@@ -10,7 +10,12 @@ import { compare } from "./parity.ts";
 const ALONE = 500;
 
 /** Return the median time of one window scored alone, in microseconds. */
-async function medianAlone(scorer: Scorer, data: Float32Array<ArrayBuffer>, slots: number, signals: number): Promise<number> {
+async function medianAlone(
+  scorer: Scorer,
+  data: Float32Array<ArrayBuffer>,
+  slots: number,
+  signals: number,
+): Promise<number> {
   const times: number[] = [];
   const size = slots * signals;
   for (let row = 0; row < Math.min(ALONE, data.length / size); row += 1) {

@@ -39,7 +39,10 @@ export async function compare(file: (name: string) => Bytes, runtime: ScoringRun
   const flags = file("flags.u8");
   const files = new Map([["references.f32", file("references.f32")]]);
   const explainer = await Explainer.of({ digest: "", manifest, files }, scorer);
-  const explained = JSON.parse(new TextDecoder().decode(file("contributions.json"))) as Record<string, [string, number][]>;
+  const explained = JSON.parse(new TextDecoder().decode(file("contributions.json"))) as Record<
+    string,
+    [string, number][]
+  >;
   let [contributionDifference, otherNames] = [0, 0];
   for (const [row, expected] of Object.entries(explained)) {
     const at = Number(row);

@@ -100,5 +100,7 @@ export function endless(): Response {
 }
 
 function file(content: string | undefined): Response {
-  return content === undefined ? problem(404, "not_found", "There is no such file.") : new Response(fromBase64(content));
+  return content === undefined
+    ? problem(404, "not_found", "There is no such file.")
+    : new Response(fromBase64(content));
 }
