@@ -48,7 +48,6 @@ demo: $(READY) $(WEB)
 
 test: $(READY) $(WEB) $(HARNESS)
 	@.ci/browser
-	@$(NPM) test
 	@$(BIN)/python -m pytest
 
 check: $(READY) $(NODE_MODULES)

@@ -1,5 +1,5 @@
 /**
- * The device's scoring, driven from outside: tests and benchmarks hold a browser's scores against Python's, and time them.
+ * The device's scoring, driven from outside: tests and benchmarks hold its scores against Python's, and time them.
  *
  * It is no part of the page: `make web-harness` builds it into `build/web_harness`.
  */
@@ -28,7 +28,9 @@ let scorer: Scorer;
 let all: Windows;
 
 async function load(task: Task): Promise<void> {
-  const [model, cells] = await Promise.all([task.model, task.windows].map(async (name) => (await fetch(name)).arrayBuffer()));
+  const [model, cells] = await Promise.all(
+    [task.model, task.windows].map(async (name) => (await fetch(name)).arrayBuffer()),
+  );
   scorer = await runtime.load(new Uint8Array(model!));
   const data = new Float32Array(cells!);
   all = { data, count: data.length / (task.slots * task.signals), slots: task.slots, signals: task.signals };

@@ -2,7 +2,7 @@
  * Keeps the page itself, so that it opens without a network. Bundles and results never pass through its cache: the
  * device checks and keeps those in its own database.
  *
- * What it keeps is exactly what the build made, file by file with its SHA-256. A page that is not whole is not installed.
+ * What it keeps is exactly what the build made, file by file with its SHA-256; a page that is not whole is refused.
  */
 
 /** File below `/device/` to the SHA-256 of its content; the build writes it here. */
@@ -52,7 +52,9 @@ async function install(): Promise<void> {
 async function removeOthers(): Promise<void> {
   const mine = await cacheName();
   const names = await caches.keys();
-  await Promise.all(names.filter((name) => name.startsWith(PREFIX) && name !== mine).map((name) => caches.delete(name)));
+  await Promise.all(
+    names.filter((name) => name.startsWith(PREFIX) && name !== mine).map((name) => caches.delete(name)),
+  );
   await scope.clients.claim();
 }
 

@@ -73,7 +73,10 @@ export class ScoreChart {
       legend: { show: false },
       cursor: { show: false },
       scales: { y: { range: [0, 1.02] } },
-      axes: [{ ...axis, space: 90, size: 28, values: (_, ticks) => ticks.map((tick) => clock(tick * 1000)) }, { ...axis, size: 44, values: (_, ticks) => ticks.map((tick) => tick.toFixed(1)) }],
+      axes: [
+        { ...axis, space: 90, size: 28, values: (_, ticks) => ticks.map((tick) => clock(tick * 1000)) },
+        { ...axis, size: 44, values: (_, ticks) => ticks.map((tick) => tick.toFixed(1)) },
+      ],
       series: [
         {},
         { stroke: colour("--ink"), width: 2, points: { show: false } },

@@ -1,8 +1,8 @@
 /**
  * The big sign: online, offline or stale, judged by what requests did and not by what the browser believes.
  *
- * While the server is out of reach and somebody looks, it is asked every few seconds; the device's own rounds wait longer
- * after each failure, as every device does.
+ * While the server is out of reach and somebody looks, it is asked every few seconds; the device's own rounds wait
+ * longer after each failure, as every device does.
  */
 import type { Device } from "../device/device.ts";
 import { StellaError, TransportError } from "../device/errors.ts";
@@ -49,13 +49,23 @@ export class Connection {
   show(status: DeviceStatus): void {
     const since = duration(Date.now() - this.sinceMs);
     const left = status.expiresMs === null ? null : status.expiresMs - Date.now();
-    const stale = left !== null && left <= 0 ? `What it knows of releases expired ${duration(-left)} ago: results are marked stale.` : "";
+    const stale =
+      left !== null && left <= 0
+        ? `What it knows of releases expired ${duration(-left)} ago: results are marked stale.`
+        : "";
     if (status.role === "standby") {
-      showSign("standby", "Standing by", "Another tab of this browser is the device. Close it, and this one takes over.");
+      showSign(
+        "standby",
+        "Standing by",
+        "Another tab of this browser is the device. Close it, and this one takes over.",
+      );
     } else if (this.reachable === null) {
       showSign("starting", "Starting", "Asking the server for the first time.");
     } else if (!this.reachable) {
-      const scores = status.pointer === null ? "There is no model yet, so nothing is scored." : "Scoring goes on, results wait here.";
+      const scores =
+        status.pointer === null
+          ? "There is no model yet, so nothing is scored."
+          : "Scoring goes on, results wait here.";
       showSign("offline", "Offline", `No answer from the server for ${since}. ${stale || scores}`);
     } else if (stale !== "") {
       showSign("stale", "Stale", stale);

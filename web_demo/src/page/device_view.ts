@@ -55,19 +55,46 @@ export class DeviceView {
     this.device.on("synced", (report) => void this.synced(report));
     this.device.on("activated", () => void this.refreshBundle());
     this.device.on("uploaded", ({ refused }) => {
-      if (refused > 0) tell("refused-records", "warn", `The server refused ${refused} records; they are kept here as dead letters.`);
+      if (refused > 0)
+        tell("refused-records", "warn", `The server refused ${refused} records; they are kept here as dead letters.`);
     });
     this.device.on("takenOver", () => void this.begin());
-    this.device.on("storageLost", () => tell("storage", "bad", "The browser took the device's storage away. Load this page again."));
+    this.device.on("storageLost", () =>
+      tell("storage", "bad", "The browser took the device's storage away. Load this page again."),
+    );
     byId("sync").addEventListener("click", () => void this.connection.ask());
+    byId("leave").addEventListener("click", () => void this.askWhetherToLeave());
+    byId("remove").addEventListener("click", () => void this.leave());
+  }
+
+  private async askWhetherToLeave(): Promise<void> {
+    const { outbox } = await this.device.status();
+    const asked = (byId("leaving").hidden = !byId("leaving").hidden);
+    byId("leave").setAttribute("aria-expanded", String(!asked));
+    setText("leaving-words", `The device goes from this browser for good, with ${outbox.records} results that wait.`);
+  }
+
+  private async leave(): Promise<void> {
+    try {
+      await this.device.remove();
+      location.reload();
+    } catch (error) {
+      if (!(error instanceof StorageError)) throw error;
+      tell("leave", "bad", error.toString());
+    }
   }
 
   private async synced({ outcome, error }: SyncReport): Promise<void> {
     if (outcome.outcome === "activated") {
       await this.refreshBundle();
-      tell("update", "good", `Release ${outcome.release} was verified, passed its self-test in this browser, and is active.`);
+      tell(
+        "update",
+        "good",
+        `Release ${outcome.release} was verified, passed its self-test in this browser, and is active.`,
+      );
     } else if (outcome.outcome === "refused") {
-      const stays = this.bundle === null ? "Nothing is active." : `Release ${this.bundle.manifest.releaseNumber} stays active.`;
+      const stays =
+        this.bundle === null ? "Nothing is active." : `Release ${this.bundle.manifest.releaseNumber} stays active.`;
       tell("update", "bad", `An update is refused: ${error?.toString() ?? outcome.message} ${stays}`);
     } else if (error instanceof StorageError) {
       tell("update", "bad", error.toString());

@@ -16,7 +16,10 @@ export async function keepPage(): Promise<void> {
     if (wasControlled) location.reload();
   });
   try {
-    const registration = await serviceWorker.register("/device/service-worker.js", { scope: "/device/", updateViaCache: "none" });
+    const registration = await serviceWorker.register("/device/service-worker.js", {
+      scope: "/device/",
+      updateViaCache: "none",
+    });
     if (registration.waiting !== null && wasControlled) offer(registration.waiting);
     registration.addEventListener("updatefound", () => watch(registration.installing));
   } catch (error) {
@@ -57,5 +60,8 @@ function watch(worker: ServiceWorker | null): void {
 }
 
 function offer(worker: ServiceWorker): void {
-  tell("page", "warn", "A newer version of this page is ready.", { name: "Load it", run: () => worker.postMessage("activate") });
+  tell("page", "warn", "A newer version of this page is ready.", {
+    name: "Load it",
+    run: () => worker.postMessage("activate"),
+  });
 }

@@ -59,6 +59,10 @@ async function start(): Promise<void> {
 }
 
 start().catch((error: unknown) => {
-  showSign("refused", "Cannot run here", error instanceof StellaError ? error.toString() : `The page met a fault of its own: ${String(error)}`);
+  showSign(
+    "refused",
+    "Cannot run here",
+    error instanceof StellaError ? error.toString() : `The page met a fault of its own: ${String(error)}`,
+  );
   if (!(error instanceof StellaError)) throw error;
 });

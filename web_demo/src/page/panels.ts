@@ -19,12 +19,19 @@ export function showVerdict(verdict: Verdict, minimumReadings: number): void {
   const state = found === null ? "none" : found.isAnomaly ? "anomaly" : "healthy";
   byId("verdict").dataset["state"] = state;
   setText("verdict-score", found === null ? "–" : score(found.anomalyScore));
-  setText("verdict-words", found === null ? outcomeWords(verdict, minimumReadings) : scoreWords(found.isAnomaly, found.incidentStartedAtMs, verdict.timestampMs));
+  setText(
+    "verdict-words",
+    found === null
+      ? outcomeWords(verdict, minimumReadings)
+      : scoreWords(found.isAnomaly, found.incidentStartedAtMs, verdict.timestampMs),
+  );
 }
 
 function scoreWords(isAnomaly: boolean, since: number | null, now: number): string {
   if (!isAnomaly) return "Healthy: the score is below the threshold.";
-  return since === null || since === now ? "Anomaly: an incident begins." : `Anomaly: the incident began ${duration(now - since)} before.`;
+  return since === null || since === now
+    ? "Anomaly: an incident begins."
+    : `Anomaly: the incident began ${duration(now - since)} before.`;
 }
 
 function outcomeWords(verdict: Verdict, minimumReadings: number): string {
@@ -71,7 +78,12 @@ export function addAnomaly(verdict: Verdict): void {
     .map(([name, value]) => `${name.replaceAll("_", " ")} (${share(value)})`);
   const list = byId("anomalies");
   const why = causes.length === 0 ? "Contributions are not known." : `Because of ${causes.join(", ")}.`;
-  const item = element("li", "", `${moment(verdict.timestampMs)}: scored ${score(verdict.score.anomalyScore)}`, element("span", "hint", why));
+  const item = element(
+    "li",
+    "",
+    `${moment(verdict.timestampMs)}: scored ${score(verdict.score.anomalyScore)}`,
+    element("span", "hint", why),
+  );
   list.prepend(item);
   while (list.children.length > LISTED_ANOMALIES) list.lastElementChild?.remove();
   setText("anomalies-words", "The first window of each incident, and each new maximum.");
@@ -138,8 +150,13 @@ function parityFacts(parity: JsonObject): readonly Fact[] {
   const facts: Fact[] = [{ name: "Form", value: `${chosen}. ${String(parity["reason"] ?? "")}` }];
   for (const [set, figures] of Object.entries(sets)) {
     const { windows, max_raw_difference: difference, label_flips: flips, spearman } = figures as JsonObject;
-    const text = `${count(Number(windows))} windows, largest difference ${measured(Number(difference))}, ${count(Number(flips))} other verdicts, rank correlation ${measured(Number(spearman))}`;
-    facts.push({ name: set, value: text });
+    const value = [
+      `${count(Number(windows))} windows`,
+      `largest difference ${measured(Number(difference))}`,
+      `${count(Number(flips))} other verdicts`,
+      `rank correlation ${measured(Number(spearman))}`,
+    ].join(", ");
+    facts.push({ name: set, value });
   }
   return facts;
 }

@@ -14,7 +14,10 @@ export async function fetchRecording(model: string): Promise<string> {
     answer = await fetch(address, { credentials: "omit" });
   } catch (error) {
     if (!(error instanceof TypeError)) throw error;
-    throw new InputError("The recording could not be fetched: the server is not there.", "It is kept for next time once it came.");
+    throw new InputError(
+      "The recording could not be fetched: the server is not there.",
+      "It is kept for next time once it came.",
+    );
   }
   if (!answer.ok) {
     throw new InputError(
@@ -23,6 +26,7 @@ export async function fetchRecording(model: string): Promise<string> {
     );
   }
   const content = await answer.blob();
-  if (content.size > MAX_RECORDING_BYTES) throw new InputError("The recording is too large for a page.", "Use a shorter one.");
+  if (content.size > MAX_RECORDING_BYTES)
+    throw new InputError("The recording is too large for a page.", "Use a shorter one.");
   return content.text();
 }

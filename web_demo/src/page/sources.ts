@@ -34,7 +34,8 @@ export class Sources {
 
   /** Offer what a model can judge, and begin with the first. */
   async offer(manifest: Manifest): Promise<void> {
-    const same = this.manifest?.signals.map(({ name }) => name).join() === manifest.signals.map(({ name }) => name).join();
+    const same =
+      this.manifest?.signals.map(({ name }) => name).join() === manifest.signals.map(({ name }) => name).join();
     this.manifest = manifest;
     if (same) return;
     const known = new Set<string>(BROWSER_SIGNALS);
@@ -53,7 +54,8 @@ export class Sources {
 
   /** Say where the source stands. */
   describe(): void {
-    if (this.source !== null) setText("source-words", this.running ? this.source.describe() : "Paused: nothing is measured.");
+    if (this.source !== null)
+      setText("source-words", this.running ? this.source.describe() : "Paused: nothing is measured.");
   }
 
   private async choose(): Promise<void> {

@@ -3,7 +3,8 @@ import { InputError } from "../../src/device/errors.ts";
 import type { Reading } from "../../src/device/readings.ts";
 import { parseRecording, RecordingSource } from "../../src/page/sources/recording.ts";
 
-const CSV = "timestamp,heat,load,other\n2026-11-08 01:00:00+00:00,1,2,9\n2026-11-08T02:00:00Z,,nan,9\n1794106800,3,4,9\n";
+const CSV =
+  "timestamp,heat,load,other\n2026-11-08 01:00:00+00:00,1,2,9\n2026-11-08T02:00:00Z,,nan,9\n1794106800,3,4,9\n";
 const NOW = Date.UTC(2027, 0, 1);
 
 function values(readings: readonly Reading[], name: string): readonly unknown[] {
@@ -13,7 +14,11 @@ function values(readings: readonly Reading[], name: string): readonly unknown[] 
 test("columns come in the model's order, missing ones and cells are NaN, others are left out", () => {
   const { times, rows } = parseRecording(CSV, ["load", "absent", "heat"]);
   expect(times).toEqual([0, 1, 2].map((hour) => Date.UTC(2026, 10, 8, 1 + hour)));
-  expect(rows).toEqual([[2, NaN, 1], [NaN, NaN, NaN], [4, NaN, 3]]);
+  expect(rows).toEqual([
+    [2, NaN, 1],
+    [NaN, NaN, NaN],
+    [4, NaN, 3],
+  ]);
 });
 
 test.each([

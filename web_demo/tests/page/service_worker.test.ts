@@ -4,7 +4,11 @@ import { beforeEach, expect, test, vi } from "vitest";
 const BASE = "https://fleet.example/device/";
 const digest = (text: string): string => createHash("sha256").update(text).digest("hex");
 
-type Listener = (event: { readonly request?: object; waitUntil?(work: Promise<unknown>): void; respondWith?(work: unknown): void }) => void;
+type Listener = (event: {
+  readonly request?: object;
+  waitUntil?(work: Promise<unknown>): void;
+  respondWith?(work: unknown): void;
+}) => void;
 
 /** A cache storage in memory, as far as the service worker uses it. */
 class FakeCaches {
@@ -67,7 +71,10 @@ async function answer(listeners: Map<string, Listener>, path: string, mode = "no
 }
 
 beforeEach(() => {
-  served = new Map([[`${BASE}index.html`, "page"], [`${BASE}assets/a-1.js`, "script"]]);
+  served = new Map([
+    [`${BASE}index.html`, "page"],
+    [`${BASE}assets/a-1.js`, "script"],
+  ]);
   fetched = [];
   caches = new FakeCaches();
 });
@@ -93,7 +100,12 @@ test("a file that is not what the build made is not installed, and neither is th
 test("bundles, metadata and results never pass through it", async () => {
   const listeners = await worker(BUILT);
   await wait(listeners, "install");
-  for (const path of ["/repository/metadata/timestamp.json", "/repository/targets/m/1/x.bundle", "/api/results", "/device/other"]) {
+  for (const path of [
+    "/repository/metadata/timestamp.json",
+    "/repository/targets/m/1/x.bundle",
+    "/api/results",
+    "/device/other",
+  ]) {
     expect(await answer(listeners, path)).toBeNull();
   }
 });

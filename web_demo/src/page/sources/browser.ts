@@ -106,7 +106,9 @@ export class BrowserSource implements Source {
     if (left > 0) return `A fault is happening: this page is held up on purpose for ${Math.ceil(left / 1000)} s more.`;
     const missing = BROWSER_SIGNALS.filter((name) => Number.isNaN(this.latest[name] ?? NaN));
     const words = missing.map((name) => name.replaceAll("_", " ")).join(", ");
-    return missing.length === 0 ? "This browser offers every signal." : `Not offered by this browser, so missing: ${words}.`;
+    return missing.length === 0
+      ? "This browser offers every signal."
+      : `Not offered by this browser, so missing: ${words}.`;
   }
 
   close(): void {

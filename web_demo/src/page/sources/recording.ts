@@ -1,8 +1,8 @@
 /**
- * A recording of a device: a CSV file with a `timestamp` column and one column a signal, replayed as if it happened now.
+ * A recording of a device: a CSV file with a `timestamp` column and one a signal, replayed as if it happened now.
  *
- * Times are moved by one amount so that the last reading is of this minute: windows see the same steps as they did when it
- * was recorded, and the device, which takes no reading from before the newest it has, takes each of these once.
+ * Times are moved by one amount so that the last reading is of this minute: windows see the same steps as they did
+ * when it was recorded, and the device, which takes no reading older than the newest it has, takes each once.
  */
 import { InputError } from "../../device/errors.ts";
 import { moment, type Reading } from "../../device/readings.ts";
@@ -92,8 +92,10 @@ export class RecordingSource implements Source {
 
   describe(): string {
     const { times, signals } = this.recording;
-    if (this.broken > 0) return `A fault is happening: ${this.faulty().join(", ")} read far too high for ${this.broken} more readings.`;
-    if (this.at === times.length) return "The recording has come to its end. Join with a new link to replay it once more.";
+    if (this.broken > 0)
+      return `A fault is happening: ${this.faulty().join(", ")} read far too high for ${this.broken} more readings.`;
+    if (this.at === times.length)
+      return "The recording has come to its end. Leave, and join with a new link, to replay it once more.";
     return `Reading ${this.at} of ${times.length} of a recording with ${signals.length} signals.`;
   }
 
