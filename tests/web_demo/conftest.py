@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from journey.stack import Stack, run
-from playwright.sync_api import BrowserContext, ConsoleMessage, Page, Playwright, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Playwright, expect, sync_playwright
 
 from sync_server.web_assets.built import FOLDER
 
@@ -132,7 +132,11 @@ class DevicePage:
 
     def _listen(self, message: ConsoleMessage) -> None:
         # Requests that fail are what some tests are about, and Chromium reports each.
-        expected = ("Failed to load resource", "Banner not shown")
+        expected = (
+            "Failed to load resource",
+            "Banner not shown",
+            "The Cross-Origin-Opener-Policy header has been ignored",
+        )
         if message.type in ("error", "warning") and not message.text.startswith(expected):
             self.complaints.append(message.text)
 
@@ -177,15 +181,47 @@ class DevicePage:
         return self.page.locator("#identity code").first.inner_text()
 
 
+@pytest.fixture(scope="session")
+def pumps_link(stack: Stack) -> str:
+    """A link to the model `pumps`, which replays a recording, for as many browsers as tests open."""
+    return stack.link("pumps", "stable", uses=100)
+
+
+@pytest.fixture(scope="session")
+def browser_link(stack: Stack) -> str:
+    """A link to the model of the browser's own signals."""
+    return stack.link(MODEL, "browsers", uses=100)
+
+
+@pytest.fixture(scope="session")
+def browser(playwright_driver: Playwright) -> Iterator[Browser]:
+    """One browser for all tests that need no profile of their own: each opens a private window in it."""
+    running = playwright_driver.chromium.launch(executable_path=chromium(), args=ARGUMENTS)
+    yield running
+    running.close()
+
+
 @pytest.fixture
-def device_page(stack: Stack, profile: Callable[..., BrowserContext]) -> Iterator[Callable[..., DevicePage]]:
-    """Open the page in a browser; what its console complains of (a broken policy, a bug) fails the test."""
+def window(browser: Browser) -> Iterator[Callable[..., BrowserContext]]:
+    """Open a private window, which shares nothing with others."""
+    opened: list[BrowserContext] = []
+
+    def open_window(**options: object) -> BrowserContext:
+        opened.append(browser.new_context(viewport=DESKTOP, **options))  # type: ignore[arg-type]
+        return opened[-1]
+
+    yield open_window
+    for context in opened:
+        context.close()
+
+
+@pytest.fixture
+def device_page(stack: Stack, window: Callable[..., BrowserContext]) -> Iterator[Callable[..., DevicePage]]:
+    """Open the page, in a private window of its own unless told; what its console complains of fails the test."""
     pages: list[DevicePage] = []
 
     def open_page(context: BrowserContext | None = None, *, url: str | None = None) -> DevicePage:
-        context = context or profile()
-        page = context.pages[0] if context.pages and not pages else context.new_page()
-        pages.append(DevicePage(page, url or stack.url))
+        pages.append(DevicePage((context or window()).new_page(), url or stack.url))
         return pages[-1]
 
     yield open_page

@@ -8,26 +8,28 @@ from pathlib import Path
 
 import pytest
 from journey.stack import Stack
-from playwright.sync_api import BrowserContext, Playwright, Route, expect
-from web_demo.conftest import ARGUMENTS, DevicePage, chromium
+from playwright.sync_api import BrowserContext, Route, expect
+from web_demo.conftest import DevicePage
 
 AHEAD = "const now = Date.now; Date.now = () => now() + 366 * 86400000;"
 
 
-def join(device_page: Callable[..., DevicePage], stack: Stack, context: BrowserContext | None = None) -> DevicePage:
+def join(device_page: Callable[..., DevicePage], link: str, context: BrowserContext | None = None) -> DevicePage:
     """A browser that scores with some release of the pumps."""
-    page = device_page(context).open(stack.link("pumps", "stable"))
+    page = device_page(context).open(link)
     page.expect_sign("Online")
     page.expect_score("healthy")
     return page
 
 
-def test_a_link_with_another_root_of_trust(stack: Stack, device_page: Callable[..., DevicePage]) -> None:
-    line, _, version = stack.link("pumps", "stable").rpartition(":")
+def test_a_link_with_another_root_of_trust(
+    stack: Stack, pumps_link: str, device_page: Callable[..., DevicePage]
+) -> None:
+    line, _, version = pumps_link.rpartition(":")
     page = device_page().open(f"{line.rpartition(':')[0]}:{'0' * 64}:{version}")
     page.expect_message("This browser could not join.")
     assert stack.sql("SELECT count(*) AS n FROM devices WHERE id = %s", "0" * 32)[0]["n"] == 0
-    page.page.get_by_label("Link or enrolment line").fill(stack.link("pumps", "stable"))
+    page.page.get_by_label("Link or enrolment line").fill(pumps_link)
     page.page.get_by_role("button", name="Join").click()
     page.expect_sign("Online")
 
@@ -43,20 +45,18 @@ def test_text_that_is_no_link(device_page: Callable[..., DevicePage], text: str)
     expect(page.page.get_by_label("Link or enrolment line")).to_be_visible()
 
 
-def test_a_link_lets_in_one_browser(
-    stack: Stack, device_page: Callable[..., DevicePage], profile: Callable[..., BrowserContext]
-) -> None:
+def test_a_link_lets_in_one_browser(stack: Stack, device_page: Callable[..., DevicePage]) -> None:
     link = stack.link("pumps", "stable")
-    device_page(profile("one")).open(link).expect_sign("Online")
-    second = device_page(profile("two")).open(link)
+    device_page().open(link).expect_sign("Online")
+    second = device_page().open(link)
     second.expect_message("has let in all the devices it was made for")
 
 
 def test_two_tabs_are_one_device(
-    stack: Stack, device_page: Callable[..., DevicePage], profile: Callable[..., BrowserContext]
+    pumps_link: str, device_page: Callable[..., DevicePage], window: Callable[..., BrowserContext]
 ) -> None:
-    context = profile()
-    first = join(device_page, stack, context)
+    context = window()
+    first = join(device_page, pumps_link, context)
     second = device_page(context).open()
     second.expect_sign("Standing by")
     first.page.close()
@@ -65,12 +65,12 @@ def test_two_tabs_are_one_device(
 
 
 def test_a_tab_killed_while_an_update_arrives(
-    stack: Stack, device_page: Callable[..., DevicePage], profile: Callable[..., BrowserContext]
+    pumps_link: str, device_page: Callable[..., DevicePage], window: Callable[..., BrowserContext]
 ) -> None:
-    context = profile()
+    context = window()
     page = device_page(context)
     page.page.route("**/repository/targets/**", lambda route: page.page.close())
-    page.open(stack.link("pumps", "stable"))
+    page.open(pumps_link)
     page.page.wait_for_event("close")
     again = device_page(context).open()
     again.expect_sign("Online")
@@ -78,7 +78,7 @@ def test_a_tab_killed_while_an_update_arrives(
 
 
 def test_a_download_that_fails_once(
-    stack: Stack, device_page: Callable[..., DevicePage], profile: Callable[..., BrowserContext]
+    pumps_link: str, device_page: Callable[..., DevicePage], window: Callable[..., BrowserContext]
 ) -> None:
     failures: list[str] = []
 
@@ -88,31 +88,29 @@ def test_a_download_that_fails_once(
         failures.append(route.request.url)
         return route.abort()
 
-    context = profile(service_workers="block")
+    context = window(service_workers="block")
     page = device_page(context)
     page.page.route("**/repository/targets/**", fail_once)
-    page.open(stack.link("pumps", "stable"))
+    page.open(pumps_link)
     page.page.wait_for_event("requestfailed", lambda request: "/targets/" in request.url)
     page.ask()
     page.expect_score("healthy")
     assert len(failures) == 1
 
 
-def test_a_clock_that_is_a_year_ahead(stack: Stack, device_page: Callable[..., DevicePage]) -> None:
-    page = join(device_page, stack)
+def test_a_clock_that_is_a_year_ahead(pumps_link: str, device_page: Callable[..., DevicePage]) -> None:
+    page = join(device_page, pumps_link)
     page.page.add_init_script(AHEAD)
     page.open()
     page.expect_message("clock")
     page.expect_score("healthy")
 
 
-def test_a_private_window_is_a_device_until_it_is_closed(
-    stack: Stack, device_page: Callable[..., DevicePage], playwright_driver: Playwright
+def test_a_private_window_is_a_device_that_may_be_forgotten(
+    pumps_link: str, device_page: Callable[..., DevicePage]
 ) -> None:
-    browser = playwright_driver.chromium.launch(executable_path=chromium(), args=ARGUMENTS)
-    page = join(device_page, stack, browser.new_context())
+    page = join(device_page, pumps_link)
     expect(page.page.locator("#identity")).to_contain_text("may clear it")
-    browser.close()
 
 
 def test_storage_that_is_denied(
@@ -126,14 +124,14 @@ def test_storage_that_is_denied(
     expect(page.page.locator("#sign-why")).to_contain_text("storage")
 
 
-def test_storage_that_is_full(stack: Stack, device_page: Callable[..., DevicePage]) -> None:
-    page = device_page().open()
+def test_storage_that_is_full(stack: Stack, pumps_link: str, device_page: Callable[..., DevicePage]) -> None:
+    page = join(device_page, pumps_link)
     session = page.page.context.new_cdp_session(page.page)
-    session.send("Storage.overrideQuotaForOrigin", {"origin": stack.url, "quotaSize": 3_000_000})
-    page.open(stack.link("pumps", "stable"))
-    page.expect_message("more bytes")
-    session.send("Storage.overrideQuotaForOrigin", {"origin": stack.url})
-    page.ask()
+    session.send("Storage.overrideQuotaForOrigin", {"origin": stack.url, "quotaSize": 1})
+    page.expect_message("The browser has no room left for this device.")
+    expect(page.page.locator("#bundle-words")).to_contain_text("of pumps")
+        session.send("Storage.overrideQuotaForOrigin", {"origin": stack.url})
+    expect(page.page.locator("#messages")).not_to_contain_text("no room left")
     page.expect_score("healthy")
 
 
@@ -142,9 +140,13 @@ def test_storage_that_is_full(stack: Stack, device_page: Callable[..., DevicePag
     [("--js-flags=--jitless", "WebAssembly"), ("--js-flags=--no-enable-sse4-1", "SIMD")],
 )
 def test_a_browser_without_what_scoring_needs(
-    stack: Stack, device_page: Callable[..., DevicePage], profile: Callable[..., BrowserContext], flag: str, words: str
+    pumps_link: str,
+    device_page: Callable[..., DevicePage],
+    profile: Callable[..., BrowserContext],
+    flag: str,
+    words: str,
 ) -> None:
-    page = device_page(profile("old", flag)).open(stack.link("pumps", "stable"))
+    page = device_page(profile("old", flag)).open(pumps_link)
     expect(page.page.locator("main")).to_contain_text(words)
     assert "Use a current version" in page.page.locator("main").inner_text()
 

@@ -33,12 +33,12 @@ def held(stack: Stack, device_id: str) -> int:
 
 
 def test_a_browser_joins_by_a_link_of_the_dashboard_and_reports_a_fault(
-    stack: Stack, device_page: Callable[..., DevicePage], profile: Callable[..., BrowserContext], screenshots: Path
+    stack: Stack, device_page: Callable[..., DevicePage], window: Callable[..., BrowserContext], screenshots: Path
 ) -> None:
     password = stack.folder / "olga.password"
     password.write_text(PASSWORD)
     run("sync-server", "operator", "create", "olga", "--data-dir", stack.data_dir, "--password-file", password)
-    operator = profile("operator").new_page()
+    operator = window().new_page()
     operator.goto(f"{stack.url}/devices/add-browser")
     operator.get_by_label("User name").fill("olga")
     operator.get_by_label("Password").fill(PASSWORD)
@@ -71,10 +71,14 @@ def test_a_browser_joins_by_a_link_of_the_dashboard_and_reports_a_fault(
 
 
 def test_offline_closed_reopened_and_back(
-    stack: Stack, device_page: Callable[..., DevicePage], profile: Callable[..., BrowserContext], screenshots: Path
+    stack: Stack,
+    pumps_link: str,
+    device_page: Callable[..., DevicePage],
+    profile: Callable[..., BrowserContext],
+    screenshots: Path,
 ) -> None:
     context = profile()
-    page = device_page(context).open(stack.link("pumps", "stable"))
+    page = device_page(context).open(pumps_link)
     page.expect_release(1, "pumps")
     page.page.evaluate("navigator.serviceWorker.ready")
     page.expect_score("healthy")
@@ -111,9 +115,9 @@ def test_offline_closed_reopened_and_back(
 
 
 def test_updates_arrive_while_the_page_is_open_and_bad_ones_are_refused(
-    stack: Stack, device_page: Callable[..., DevicePage], screenshots: Path
+    stack: Stack, pumps_link: str, device_page: Callable[..., DevicePage], screenshots: Path
 ) -> None:
-    page = device_page().open(stack.link("pumps", "stable"))
+    page = device_page().open(pumps_link)
     page.expect_release(1, "pumps")
     page.expect_score("healthy")
     digest = stack.digests["pumps", 2]
@@ -150,10 +154,10 @@ def test_updates_arrive_while_the_page_is_open_and_bad_ones_are_refused(
 
 
 def test_an_update_that_came_while_the_page_was_closed(
-    stack: Stack, device_page: Callable[..., DevicePage], profile: Callable[..., BrowserContext]
+    stack: Stack, pumps_link: str, device_page: Callable[..., DevicePage], profile: Callable[..., BrowserContext]
 ) -> None:
     context = profile()
-    page = device_page(context).open(stack.link("pumps", "stable"))
+    page = device_page(context).open(pumps_link)
     page.expect_release(2, "pumps")
     page.page.evaluate("navigator.serviceWorker.ready")
     context.close()
@@ -164,9 +168,9 @@ def test_an_update_that_came_while_the_page_was_closed(
 
 
 def test_ten_thousand_windows_are_replayed_while_the_page_answers(
-    stack: Stack, device_page: Callable[..., DevicePage]
+    stack: Stack, pumps_link: str, device_page: Callable[..., DevicePage]
 ) -> None:
-    page = device_page().open(stack.link("pumps", "stable"))
+    page = device_page().open(pumps_link)
     page.expect_sign("Online")
     page.speed("as fast as it goes")
     words = page.page.locator("#source-words")

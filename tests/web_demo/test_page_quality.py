@@ -42,11 +42,11 @@ def transferred(sent: list[Request]) -> int:
 
 
 def test_the_first_visit_fits_and_the_second_is_the_poll(
-    stack: Stack, device_page: Callable[..., DevicePage], profile: Callable[..., BrowserContext]
+    stack: Stack, browser_link: str, device_page: Callable[..., DevicePage], window: Callable[..., BrowserContext]
 ) -> None:
-    context = profile()
+    context = window()
     sent = transfers(context)
-    page = device_page(context).open(stack.link("browser", "browsers"))
+    page = device_page(context).open(browser_link)
     page.expect_score("healthy")
     page.page.evaluate("navigator.serviceWorker.ready")
     first = transferred(sent)
@@ -65,8 +65,10 @@ def test_the_first_visit_fits_and_the_second_is_the_poll(
     assert transferred(sent) < 20_000
 
 
-def test_the_page_can_be_installed(stack: Stack, device_page: Callable[..., DevicePage]) -> None:
-    page = device_page().open()
+def test_the_page_can_be_installed(
+    device_page: Callable[..., DevicePage], profile: Callable[..., BrowserContext]
+) -> None:
+    page = device_page(profile()).open()  # nothing can be installed from a private window
     page.page.evaluate("navigator.serviceWorker.ready")
     session = page.page.context.new_cdp_session(page.page)
     assert session.send("Page.getAppManifest")["errors"] == []
@@ -82,11 +84,13 @@ def violations(page: Page) -> list[Any]:
 
 
 @pytest.mark.skipif(not AXE.is_file(), reason="axe-core is not installed (make web)")
-def test_names_roles_and_contrast(stack: Stack, device_page: Callable[..., DevicePage], screenshots: Path) -> None:
+def test_names_roles_and_contrast(
+    stack: Stack, browser_link: str, device_page: Callable[..., DevicePage], screenshots: Path
+) -> None:
     page = device_page().open()
     expect(page.page.get_by_label("Link or enrolment line")).to_be_visible()
     assert violations(page.page) == []
-    page.open(stack.link("browser", "browsers"))
+    page.open(browser_link)
     page.expect_score("healthy")
     page.page.get_by_role("button", name="Make a fault happen").click()
     page.expect_score("anomaly")
@@ -103,10 +107,10 @@ def test_names_roles_and_contrast(stack: Stack, device_page: Callable[..., Devic
 
 
 def test_nothing_jumps_while_the_page_comes_up(
-    stack: Stack, device_page: Callable[..., DevicePage], profile: Callable[..., BrowserContext]
+    stack: Stack, browser_link: str, device_page: Callable[..., DevicePage], window: Callable[..., BrowserContext]
 ) -> None:
-    context = profile()
-    page = device_page(context).open(stack.link("browser", "browsers"))
+    context = window()
+    page = device_page(context).open(browser_link)
     page.expect_release(1, "browser")
     page.page.add_init_script(SHIFTS)
     for size in SIZES:
@@ -116,8 +120,10 @@ def test_nothing_jumps_while_the_page_comes_up(
         assert page.page.evaluate("window.shifted") < GOOD_LAYOUT_SHIFT, size
 
 
-def test_the_keyboard_reaches_everything(stack: Stack, device_page: Callable[..., DevicePage]) -> None:
-    page = device_page().open(stack.link("browser", "browsers"))
+def test_the_keyboard_reaches_everything(
+    stack: Stack, browser_link: str, device_page: Callable[..., DevicePage]
+) -> None:
+    page = device_page().open(browser_link)
     page.expect_score("healthy")
     page.page.keyboard.press("Tab")
     expect(page.page.get_by_role("link", name="Skip to content")).to_be_focused()

@@ -1,6 +1,6 @@
 /** Everything on the page that follows an enrolled device. */
 import type { Device } from "../device/device.ts";
-import { ScoringError, StorageError, type StellaError } from "../device/errors.ts";
+import { ScoringError, StorageError, TransportError, type StellaError } from "../device/errors.ts";
 import { Rounds } from "../device/rounds.ts";
 import type { DeviceStatus } from "../device/status.ts";
 import type { ActiveBundle } from "../device/store/bundles.ts";
@@ -96,7 +96,8 @@ export class DeviceView {
       const stays =
         this.bundle === null ? "Nothing is active." : `Release ${this.bundle.manifest.releaseNumber} stays active.`;
       tell("update", "bad", `An update is refused: ${error?.toString() ?? outcome.message} ${stays}`);
-    } else if (error instanceof StorageError) {
+    } else if (error !== null && !(error instanceof TransportError)) {
+      // Of the network the sign tells.
       tell("update", "bad", error.toString());
     } else if (outcome.outcome === "unchanged") {
       forget("update");

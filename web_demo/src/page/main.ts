@@ -22,9 +22,15 @@ async function join(device: Device, view: DeviceView, line: string): Promise<voi
   } catch (error) {
     if (!(error instanceof StellaError)) throw error;
     tell("join", "bad", `This browser could not join. ${error.toString()}`);
+    if ((await device.status()).identity === null) askToJoin();
   } finally {
     button.disabled = false;
   }
+}
+
+function askToJoin(): void {
+  byId("join").hidden = false;
+  showSign("starting", "Not a device yet", "Join with a link from an operator, and this browser becomes one.");
 }
 
 function nameOfBrowser(): string {
@@ -52,10 +58,7 @@ async function start(): Promise<void> {
   const { identity } = await device.status();
   if (line !== null) await join(device, view, line);
   else if (identity !== null) await view.begin();
-  if (line === null && identity === null) {
-    byId("join").hidden = false;
-    showSign("starting", "Not a device yet", "Join with a link from an operator, and this browser becomes one.");
-  }
+  else askToJoin();
 }
 
 start().catch((error: unknown) => {
