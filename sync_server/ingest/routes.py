@@ -14,11 +14,10 @@ from sync_server.access.guard import current_actor, require_token
 from sync_server.apidoc.answers import Hex32, Moment
 from sync_server.apidoc.describe import describe
 from sync_server.db import get_database
-from sync_server.devices.service import bearer_device
 from sync_server.errors import RequestError
 from sync_server.http import json_response
 from sync_server.ingest.body import read_body
-from sync_server.ingest.service import store_batch
+from sync_server.ingest.service import Quota, store_batch
 
 blueprint = Blueprint("ingest", __name__)
 
@@ -45,8 +44,9 @@ class Taken(msgspec.Struct):
 def results() -> Response:
     """Store a batch once, however often it comes; refuse single records by number, a shapeless batch whole."""
     batch = _read_batch()
-    actor = current_actor()
-    answer = get_database().run(lambda session: store_batch(session, bearer_device(session, actor), batch))
+    quota = Quota(60_000,600_000,2**28)
+    sent = request.content_length or 0
+    answer = store_batch(get_database(), current_actor().subject or "", batch, sent_bytes=sent, quota=quota)
     return json_response(answer.to_dict())
 
 

@@ -1,0 +1,2 @@
+"""x"""
+STATEMENTS: tuple[str, ...] = ()
