@@ -73,7 +73,15 @@ def _records(device: LoadDevice, now_ms: int) -> Iterator[AnyRecord]:
             contributions = tuple((signal, draw.random()) for signal in SIGNALS)
             score = 0.999 + draw.random() / 1000
             yield Anomaly(
-                sequence, BUNDLE, started + 1000 * step, started, score, 3 * draw.random(), step + 1, contributions, False
+                sequence,
+                BUNDLE,
+                started + 1000 * step,
+                started,
+                score,
+                3 * draw.random(),
+                step + 1,
+                contributions,
+                False,
             )
             sequence += 1
         detail = {"incident_started_at_ms": started, "windows": _WINDOWS_STORED}

@@ -121,7 +121,7 @@ class Load:
 
     def set_devices(self, devices: list[list[str]]) -> dict[str, Any]:
         """Take over the simulated devices."""
-        self.devices = [LoadDevice(*fields, random=random.Random(fields[0])) for fields in devices]
+        self.devices = [LoadDevice(id_, token, stream, 1, random.Random(id_)) for id_, token, stream in devices]
         return {}
 
     def make(self, batches: int) -> dict[str, Any]:
@@ -160,7 +160,12 @@ class Load:
 def main() -> None:
     """Obey standard input until it ends."""
     load = Load()
-    commands = {"devices": load.set_devices, "make": load.make, "http": load.http, "raw": load.raw}
+    commands: dict[str, Callable[..., dict[str, Any]]] = {
+        "devices": load.set_devices,
+        "make": load.make,
+        "http": load.http,
+        "raw": load.raw,
+    }
     for line in sys.stdin:
         command = json.loads(line)
         answer = commands[command.pop("do")](**command)

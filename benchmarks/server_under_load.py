@@ -88,30 +88,20 @@ class ServerUnderLoad:
             [secrets.token_hex(16), f"st_dev_{secrets.token_urlsafe(32)}", secrets.token_hex(16)] for _ in range(count)
         ]
         with psycopg.connect(self.url) as connection, connection.cursor() as cursor:
-            enrolment = cursor.execute(
-                "INSERT INTO access_tokens (kind, digest, name, created_at) VALUES ('enr', %s, 'load', %s) RETURNING id",
-                (secrets.token_bytes(32), now),
-            ).fetchone()
-            assert enrolment is not None
-            cursor.execute(
-                "INSERT INTO enrolments (token_id, model, channel, uses_allowed, created_by)"
-                " VALUES (%s, %s, 'stable', %s, 'benchmark')",
-                (enrolment[0], model, count),
-            )
+            enrolment = _enrolment(cursor, model, count)
             _copy(
-                cursor,
-                "COPY devices (id, installation_id, enrolment_id, cohort, kind, model, channel, created_at, last_seen_at)"
-                " FROM STDIN",
+                cursor, "COPY devices (id, installation_id, enrolment_id, cohort, kind, model, channel, created_at,"
+                " last_seen_at) FROM STDIN",
                 (
-                    (device, secrets.token_hex(16), enrolment[0], f"cohort {place % cohorts}", "edge", model, "stable", now, now)
-                    for place, (device, _, _) in enumerate(devices)
+                    (device, secrets.token_hex(16), enrolment, f"cohort {k % cohorts}", "edge", model, "stable", now,
+                     now)
+                    for k, (device, _, _) in enumerate(devices)
                 ),
-            )
+            )  # fmt: skip
             _copy(
-                cursor,
-                "COPY access_tokens (kind, digest, name, subject, created_at) FROM STDIN",
+                cursor, "COPY access_tokens (kind, digest, name, subject, created_at) FROM STDIN",
                 (("dev", digest_of(token), f"device {device}", device, now) for device, token, _ in devices),
-            )
+            )  # fmt: skip
         with psycopg.connect(libpq_url(self._postgres.owner_url), autocommit=True) as connection:
             connection.execute("ANALYZE devices, access_tokens")
         return devices
@@ -140,6 +130,22 @@ class ServerUnderLoad:
 def libpq_url(url: str) -> str:
     """Return SQLAlchemy's address of a database in the form that psycopg takes."""
     return url.replace("postgresql+psycopg://", "postgresql://", 1)
+
+
+def _enrolment(cursor: psycopg.Cursor[Any], model: str, uses: int) -> int:
+    """Make an enrolment for the devices to belong to, and return its number."""
+    cursor.execute(
+        "INSERT INTO access_tokens (kind, digest, name, created_at) VALUES ('enr', %s, 'load', now()) RETURNING id",
+        (secrets.token_bytes(32),),
+    )
+    row = cursor.fetchone()
+    assert row is not None
+    cursor.execute(
+        "INSERT INTO enrolments (token_id, model, channel, uses_allowed, created_by)"
+        " VALUES (%s, %s, 'stable', %s, 'benchmark')",
+        (row[0], model, uses),
+    )
+    return int(row[0])
 
 
 def _copy(cursor: psycopg.Cursor[Any], statement: LiteralString, rows: Iterable[tuple[Any, ...]]) -> None:

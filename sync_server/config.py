@@ -22,6 +22,7 @@ from typing import Any, get_type_hints
 from edge_runtime.errors import InputError
 
 MIB = 1024 * 1024
+LEAST_KEPT_DAYS = 7  # the database's own function refuses less, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,12 @@ class ServerConfig:
         statement_timeout_ms: Longest database statement of a request.
         log_format: ``text`` for people, ``json`` for one object a line.
         log_requests: Which answers get a line in the log: ``none``, ``errors`` (refusals and faults) or ``all``.
+        ingest_at_once: Batches that one worker stores at once; others wait a second, then get 503 with Retry-After.
+        device_records_per_minute: New records that one device may send in a minute; then it gets 429 with Retry-After.
+        device_records_per_hour: The same in an hour.
+        device_bytes_per_hour: Bytes of batches as sent that one device may send in an hour.
+        results_days: Days after which results are dropped, whole months at a time; 0 keeps them for ever.
+        rollup_days: Days after which the hourly roll-up is dropped; 0 keeps it for ever.
     """
 
     data_dir: Path = Path("var")
@@ -67,6 +74,12 @@ class ServerConfig:
     statement_timeout_ms: int = 30_000
     log_format: str = "text"
     log_requests: str = "errors"
+    ingest_at_once: int = 4
+    device_records_per_minute: int = 60_000
+    device_records_per_hour: int = 1_000_000
+    device_bytes_per_hour: int = 256 * MIB
+    results_days: int = 0
+    rollup_days: int = 0
 
     @property
     def online_key_path(self) -> Path:
@@ -89,7 +102,8 @@ class ServerConfig:
 
 _AT_LEAST_ONE = (
     "workers", "threads", "max_body_bytes", "max_publish_bytes", "client_seconds", "session_hours",
-    "statement_timeout_ms",
+    "statement_timeout_ms", "ingest_at_once", "device_records_per_minute", "device_records_per_hour",
+    "device_bytes_per_hour",
 )  # fmt: skip
 
 _ONE_OF = {"log_format": ("text", "json"), "log_requests": ("none", "errors", "all")}
@@ -178,6 +192,12 @@ def _check(config: ServerConfig) -> None:
         if getattr(config, name) not in allowed:
             raise InputError(
                 f"The setting {name} is {getattr(config, name)!r}.", advice=f"Use one of: {', '.join(allowed)}."
+            )
+    for name in ("results_days", "rollup_days"):
+        if getattr(config, name) != 0 and getattr(config, name) < LEAST_KEPT_DAYS:
+            raise InputError(
+                f"The setting {name} is {getattr(config, name)}.",
+                advice=f"It must be at least {LEAST_KEPT_DAYS}, or 0 to keep everything.",
             )
     if not 0 <= config.port <= 65_535:
         raise InputError(f"The port {config.port} does not exist.", advice="Use 0 to 65535.")

@@ -19,6 +19,7 @@ WINDOWS = "windows"
 Key = tuple[str, int]
 """Bundle and start; with the device, an incident's identity."""
 
+
 def fold(arrival: Arrival, records: Sequence[AnyRecord]) -> dict[Key, dict[str, Any]]:
     """Return what a batch's records say of each incident, as rows that ``store_results`` folds into the stored ones.
 

@@ -205,6 +205,8 @@ class HourlyRollup(Base):
 
     Release 0 stands for a bundle that this repository does not know, cohort '' for none: keys hold no nulls. A row of
     period ``day`` holds what devices with full stores had merged; its hours are not known.
+
+    Present hours are rows of its child ``hourly_rollup_shards``, several for a key: whoever reads must sum.
     """
 
     __tablename__ = "hourly_rollups"

@@ -9,6 +9,7 @@ folds the shards of hours that are over into the parent.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import text
@@ -20,6 +21,34 @@ from sync_server.ingest.records import Arrival
 from sync_server.ingest.store_ddl import SUMS
 
 HOUR_MS = 3_600_000
+# Most devices have told of an hour when the next but one begins.
+_OPEN_HOURS = 2
+# A fold holds the rows that it moves until it is through: few enough that nobody waits for long.
+_ROWS_AT_ONCE = 5_000
+
+_KEY = "started_at_ms, period, cohort, model, release_number"
+# In the order in which batches take them, and none that a batch holds: nobody waits for anybody. A batch that comes
+# for a row that has just gone makes it anew.
+_FOLD_SHARDS = text(f"""
+    WITH due AS MATERIALIZED (
+        SELECT s.ctid AS place FROM hourly_rollup_shards s
+        WHERE s.started_at_ms + CASE s.period WHEN 'day' THEN 86400000 ELSE 3600000 END <= :over_ms
+        ORDER BY {_KEY}, shard LIMIT {_ROWS_AT_ONCE} FOR UPDATE SKIP LOCKED
+    ), gone AS (
+        DELETE FROM hourly_rollup_shards s USING due WHERE s.ctid = due.place RETURNING s.*
+    )
+    INSERT INTO hourly_rollups AS h ({_KEY}, {", ".join(SUMS)}, histogram)
+    SELECT {_KEY}, {", ".join(f"sum({name})" for name in SUMS)}, sum_histograms(histogram)
+    FROM gone GROUP BY {_KEY} ORDER BY {_KEY}
+    ON CONFLICT ({_KEY}) DO UPDATE SET {", ".join(f"{name} = h.{name} + excluded.{name}" for name in SUMS)},
+        histogram = add_histograms(h.histogram, excluded.histogram)
+""")  # noqa: S608 - put together from our own constants
+
+
+def fold_shards(session: Session, *, now: datetime) -> None:
+    """Add the shards of hours and days that are over to their row in the parent table, so that readers find one row."""
+    over = now - timedelta(hours=_OPEN_HOURS - 1)
+    session.execute(_FOLD_SHARDS, {"over_ms": int(over.timestamp() * 1000)})
 
 
 def fold(arrival: Arrival, summaries: Iterable[Summary]) -> list[dict[str, Any]]:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self, cast
 
 import msgspec
 from psycopg.types.json import Jsonb
 
 from edge_runtime.contract.batch import Batch, Refusal, ResultsAnswer, ranges
 from edge_runtime.contract.result import AnyRecord, Summary, record_digest
+from sync_server.config import ServerConfig
 from sync_server.db import Database, utc_now
 from sync_server.errors import RequestError
 from sync_server.ingest import incidents, rollups
@@ -45,6 +46,11 @@ class Quota:
     minute_records: int
     hour_records: int
     hour_bytes: int
+
+    @classmethod
+    def from_config(cls, config: ServerConfig) -> Self:
+        """Return what the settings allow each device."""
+        return cls(config.device_records_per_minute, config.device_records_per_hour, config.device_bytes_per_hour)
 
 
 def store_batch(database: Database, device_id: str, batch: Batch, *, sent_bytes: int, quota: Quota) -> ResultsAnswer:
@@ -85,8 +91,7 @@ def store_batch(database: Database, device_id: str, batch: Batch, *, sent_bytes:
     fresh: Sequence[AnyRecord] = batch.records
     changed: frozenset[int] = frozenset()
     while True:
-        row = database.call(_STORE, {**shared, **_content(arrival, fresh)})
-        assert row is not None
+        row = cast("dict[str, Any]", database.call(_STORE, {**shared, **_content(arrival, fresh)}))
         if row["outcome"] == "stored":
             return _answer(batch, len(fresh), changed)
         _check_outcome(row, device_id)
@@ -139,7 +144,10 @@ def _check_outcome(row: Mapping[str, Any], device_id: str) -> None:
     match row["outcome"]:
         case "device_unknown":
             raise RequestError(
-                401, "device_unknown", "The token belongs to no device of this server.", advice="Enrol the device again."
+                401,
+                "device_unknown",
+                "The token belongs to no device of this server.",
+                advice="Enrol the device again.",
             )
         case "too_many_streams":
             raise RequestError(

@@ -159,7 +159,8 @@ _STORE_RESULTS = f"""
 CREATE FUNCTION store_results(
     sender text, sent_stream text, sent_at bigint, moment timestamptz, numbers bigint[], sent_records bigint,
     sent_bytes bigint, batch jsonb, limits bigint[],
-    OUT outcome text, OUT held bigint[], OUT kept bigint[], OUT digests bytea[], OUT is_full boolean, OUT wait_seconds bigint
+    OUT outcome text, OUT held bigint[], OUT kept bigint[], OUT digests bytea[], OUT is_full boolean,
+    OUT wait_seconds bigint
 ) LANGUAGE plpgsql AS $body$
 DECLARE
     moment_ms CONSTANT bigint := floor(extract(epoch FROM moment) * 1000);
@@ -217,7 +218,8 @@ BEGIN
         last_result_at = CASE WHEN given IS NULL THEN d.last_result_at ELSE moment END,
         -- A batch with numbers that were held tells nothing of clones: it may come from a restored home, which opens
         -- a new stream as soon as it is told.
-        cloned_at = CASE WHEN d.cloned_at IS NULL AND given IS NOT NULL AND cardinality(numbers) = sent_records AND EXISTS (
+        cloned_at = CASE WHEN d.cloned_at IS NULL AND given IS NOT NULL AND cardinality(numbers) = sent_records
+            AND EXISTS (
             SELECT FROM streams this JOIN streams other ON other.device_id = this.device_id AND other.id <> this.id
             WHERE this.id = home.id AND home.grown_at IS NOT NULL AND other.grown_at > home.grown_at
                 AND {_TURN.format(grown="this", other="other")} AND {_TURN.format(grown="other", other="this")}

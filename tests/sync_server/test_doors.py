@@ -10,7 +10,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from sync_server.access.tokens import KINDS, find_token, issue_token, revoke_token
+from sync_server.access.tokens import KINDS, issue_token, revoke_token
 from sync_server.db import Database, utc_now
 
 # Who may: token kinds, and "login" when a log-in of the right role will do as well. Pages take log-ins only.
@@ -88,10 +88,9 @@ def tokens(database: Database) -> dict[str, dict[str, str]]:
         for kind in KINDS:
             past = utc_now() - timedelta(seconds=1)
             states = {"right": None, "token_revoked": None, "token_expired": past}
-            made[kind] = {
-                state: issue_token(session, kind, name=state, expires_at=end).token for state, end in states.items()
-            }
-            revoke_token(session, find_token(session, made[kind]["token_revoked"], now=utc_now()).id)
+            issued = {state: issue_token(session, kind, name=state, expires_at=end) for state, end in states.items()}
+            made[kind] = {state: token.token for state, token in issued.items()}
+            revoke_token(session, issued["token_revoked"].id)
     return made
 
 
