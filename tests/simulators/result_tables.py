@@ -28,21 +28,23 @@ def stored(database: Database) -> dict[tuple[str, int], bytes]:
 
 
 @contextlib.contextmanager
-def failing(owner_database: Database, table: str, sqlstate: str) -> Iterator[None]:
-    """Let every row that is added to a table, or changed there, fail with an error of Postgres."""
+def failing(owner_database: Database, table: str, sqlstate: str, *, times: int = 1_000) -> Iterator[None]:
+    """Let rows that are added to a table, or changed there, fail with an error of Postgres, the first ``times`` times."""
+    body = (
+        f"IF nextval('failures') <= {times} THEN RAISE EXCEPTION 'no' USING ERRCODE = '{sqlstate}'; END IF; RETURN NEW;"
+    )
+    statements = (
+        "CREATE SEQUENCE failures",
+        f"CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body} END $$",
+        "GRANT EXECUTE ON FUNCTION fail() TO stella_app",
+        f"CREATE TRIGGER fail BEFORE INSERT OR UPDATE ON {table} FOR EACH ROW EXECUTE FUNCTION fail()",
+    )
     with owner_database.session() as session:
-        session.execute(
-            text(
-                "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS"
-                f" $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '{sqlstate}'; END $$"
-            )
-        )
-        session.execute(
-            text(f"CREATE TRIGGER fail BEFORE INSERT OR UPDATE ON {table} FOR EACH ROW EXECUTE FUNCTION fail()")
-        )
-        session.execute(text("GRANT EXECUTE ON FUNCTION fail() TO stella_app"))
+        for statement in statements:
+            session.execute(text(statement))
     try:
         yield
     finally:
         with owner_database.session() as session:
             session.execute(text("DROP FUNCTION fail() CASCADE"))
+            session.execute(text("DROP SEQUENCE failures"))

@@ -41,11 +41,16 @@ def test_a_database_without_room_is_507_and_keeps_nothing_of_the_batch(
     assert device.send(records).stored == 2
 
 
-def test_a_conflict_is_tried_again(device: ServerDevice, database: Database, owner_database: Database) -> None:
-    with failing(owner_database, "anomalies", "40P01"):  # deadlock_detected, three times
-        answer = device.post([anomaly(1)])
+def test_a_conflict_is_tried_again_and_one_that_lasts_is_503(
+    device: ServerDevice, database: Database, owner_database: Database
+) -> None:
+    with failing(owner_database, "anomalies", "40P01", times=2):  # deadlock_detected
+        assert device.send([anomaly(1)]).stored == 1
+    with failing(owner_database, "anomalies", "40P01"):
+        answer = device.post([anomaly(2)])
     assert (answer.status_code, answer.json["code"]) == (503, "database_busy")
-    assert device.send([anomaly(1)]).stored == 1
+    assert device.send([anomaly(2)]).stored == 1
+    assert len(stored(database)) == 2
 
 
 def test_a_database_that_dies_in_the_middle_of_a_batch_loses_and_doubles_nothing(
