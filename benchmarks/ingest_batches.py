@@ -68,7 +68,7 @@ def make_batch(device: LoadDevice, now_ms: int) -> MadeBatch:
 def _records(device: LoadDevice, now_ms: int) -> Iterator[AnyRecord]:
     draw, sequence = device.random, device.next_sequence
     for _ in range(_INCIDENTS):
-        started = now_ms - draw.randrange(4 * HOUR_MS)
+        started = now_ms - draw.randrange(14_400) * 1000 - sequence % 1000  # no two incidents of a device start as one
         for step in range(_WINDOWS_STORED):
             contributions = tuple((signal, draw.random()) for signal in SIGNALS)
             score = 0.999 + draw.random() / 1000

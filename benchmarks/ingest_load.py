@@ -25,7 +25,7 @@ import psycopg
 
 from benchmarks.ingest_batches import LoadDevice, MadeBatch, make_batch
 from benchmarks.ingest_raw import WAYS, rows_by_table
-from edge_runtime.contract.result import Anomaly, Summary
+from edge_runtime.contract.result import Anomaly, Event, Summary
 
 _AGAIN_SECONDS = 0.05
 
@@ -134,6 +134,7 @@ class Load:
             "records": len(records),
             "windows": sum(record.windows for record in summaries),
             "anomalies": sum(isinstance(record, Anomaly) for record in records),
+            "incidents": sum(isinstance(record, Event) for record in records),  # each one ends
             "bytes": sum(len(batch.body) for batch in self.batches),
         }
 

@@ -19,9 +19,9 @@ from edge_runtime.contract.result import Anomaly, Event, Summary
 
 Rows = Mapping[str, Sequence[tuple[Any, ...]]]
 
-# Streams of raw rows are none that a device has.
-_FIRST_STREAM = 10**12
-_streams = itertools.count(_FIRST_STREAM)
+# Streams of raw rows are none that a device has; they count up from here.
+FIRST_STREAM = 10**12
+_streams = itertools.count(FIRST_STREAM)
 
 _COLUMNS: dict[str, LiteralString] = {
     "anomalies": "received_at, stream_id, sequence, digest, device_id, cohort, bundle, observed_at_ms,"
@@ -63,7 +63,7 @@ def rows_by_table(batch: MadeBatch) -> Rows:
 def copy(cursor: psycopg.Cursor[Any], rows: Rows) -> None:
     """One COPY a table."""
     for table, columns in _COLUMNS.items():
-        with cursor.copy(f"COPY {table} ({columns}) FROM STDIN") as sink:  # type: ignore[arg-type]
+        with cursor.copy(f"COPY {table} ({columns}) FROM STDIN") as sink:
             for row in rows[table]:
                 sink.write_row(row)
 
@@ -72,7 +72,7 @@ def executemany(cursor: psycopg.Cursor[Any], rows: Rows) -> None:
     """One executemany a table, which psycopg sends as a pipeline of prepared statements."""
     for table, columns in _COLUMNS.items():
         marks = ", ".join(["%s"] * (columns.count(",") + 1))
-        cursor.executemany(f"INSERT INTO {table} ({columns}) VALUES ({marks})", rows[table])  # type: ignore[arg-type]
+        cursor.executemany(f"INSERT INTO {table} ({columns}) VALUES ({marks})", rows[table])
 
 
 WAYS: dict[str, Callable[[psycopg.Cursor[Any], Rows], None]] = {"copy": copy, "executemany": executemany}
