@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 from flask import Blueprint, Response, request
+from msgspec import Meta
 
 from edge_runtime.contract import routes
 from edge_runtime.contract.batch import MAX_BATCH_GZIP_BYTES, Batch, decode_batch
@@ -35,8 +36,8 @@ class Taken(msgspec.Struct):
     """What the server says to a batch: ``held`` are ranges, ``refused`` are (sequence, reason, detail)."""
 
     stored: int
-    held: list[tuple[int, int]]
-    refused: list[tuple[int, str, str]]
+    held: list[Annotated[list[int], Meta(min_length=2, max_length=2)]]
+    refused: list[Annotated[list[int | str], Meta(min_length=3, max_length=3)]]
 
 
 @blueprint.post(routes.RESULTS)
