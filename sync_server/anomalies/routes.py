@@ -13,7 +13,7 @@ from sync_server.access.guard import current_actor, require_token
 from sync_server.anomalies.filters import DEFAULT_LIMIT, MAX_LIMIT, Filters, decode_cursor, read_limit
 from sync_server.anomalies.reading import list_page, one_incident
 from sync_server.anomalies.status import MAX_ID, MAX_NOTE_CHARACTERS, change_status
-from sync_server.apidoc.answers import Cohort, Hex32, Moment, Object
+from sync_server.apidoc.answers import PRINTABLE, Cohort, Hex32OrEmpty, Moment, Object
 from sync_server.apidoc.describe import describe
 from sync_server.db import session_scope
 from sync_server.http import json_response, read_json
@@ -33,10 +33,10 @@ class AnomalyQuery(msgspec.Struct):
     """The parameters of ``GET /api/anomalies``, which :class:`Filters` reads; ``status`` is of incidents only."""
 
     view: Literal["incidents", "windows"] = "incidents"
-    device: Hex32 | None = None
+    device: Hex32OrEmpty | None = None
     cohort: Cohort | None = None
     status: Literal["open", "acknowledged", "resolved"] | None = None
-    signal: Annotated[str, Meta(max_length=128)] | None = None
+    signal: Annotated[str, Meta(max_length=128, pattern=PRINTABLE)] | None = None
     from_ms: Moment | None = None
     to_ms: Moment | None = None
     minimum_score: Annotated[float, Meta(ge=0, le=1)] | None = None

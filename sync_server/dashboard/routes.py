@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from edge_runtime.contract import routes
 from sync_server.access.guard import require_token
-from sync_server.apidoc.answers import Cohort, Count, Name, Object
+from sync_server.apidoc.answers import Cohort, Count, NameOrEmpty, Object
 from sync_server.apidoc.describe import describe
 from sync_server.dashboard.figures import DEFAULT_HOURS, MAX_HOURS, TrendQuery, stats, trends
 from sync_server.db import session_scope, utc_now
@@ -24,7 +24,7 @@ class Trends(msgspec.Struct):
 
     hours: Annotated[int, Meta(ge=1, le=MAX_HOURS)] = DEFAULT_HOURS
     cohort: Cohort | None = None
-    model: Name | None = None
+    model: NameOrEmpty | None = None
     release: Count | None = None
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from typing import Annotated, Literal, cast
 
 import msgspec
 from flask import Blueprint, Response, current_app, request
 from flask.blueprints import BlueprintSetupState
+from msgspec import Meta
 
 from edge_runtime.contract import routes
 from edge_runtime.contract.batch import MAX_BATCH_GZIP_BYTES, Batch, ResultsAnswer, decode_batch
@@ -39,8 +40,8 @@ class Taken(msgspec.Struct):
     """What the server says to a batch: ``held`` are ranges, ``refused`` are (sequence, reason, detail)."""
 
     stored: int
-    held: list[tuple[int, int]]
-    refused: list[tuple[int, str, str]]
+    held: list[Annotated[list[int], Meta(min_length=2, max_length=2)]]
+    refused: list[Annotated[list[int | str], Meta(min_length=3, max_length=3)]]
 
 
 @blueprint.record_once
