@@ -47,6 +47,7 @@ class ServerConfig:
         statement_timeout_ms: Longest database statement of a request.
         log_format: ``text`` for people, ``json`` for one object a line.
         log_requests: Which answers get a line in the log: ``none``, ``errors`` (refusals and faults) or ``all``.
+        scoring_models: Models that each worker keeps loaded to score for clients; 0 turns that off.
     """
 
     data_dir: Path = Path("var")
@@ -67,6 +68,7 @@ class ServerConfig:
     statement_timeout_ms: int = 30_000
     log_format: str = "text"
     log_requests: str = "errors"
+    scoring_models: int = 16
 
     @property
     def online_key_path(self) -> Path:
@@ -179,6 +181,8 @@ def _check(config: ServerConfig) -> None:
             raise InputError(
                 f"The setting {name} is {getattr(config, name)!r}.", advice=f"Use one of: {', '.join(allowed)}."
             )
+    if config.scoring_models < 0:
+        raise InputError(f"The setting scoring_models is {config.scoring_models}.", advice="It must be at least 0.")
     if not 0 <= config.port <= 65_535:
         raise InputError(f"The port {config.port} does not exist.", advice="Use 0 to 65535.")
     if config.public_url and not config.public_url.startswith(("http://", "https://")):

@@ -37,6 +37,7 @@ RULES: dict[tuple[str, str], frozenset[str]] = {
     ("POST", "/api/results"): frozenset({"dev"}),
     ("GET", "/api/devices/<device_id>"): LOOKS,
     ("GET", "/api/anomalies"): LOOKS,
+    ("POST", "/api/anomalies/score"): DECIDES | {"dev"},
     ("GET", "/api/incidents/<int(max=9223372036854775807):incident_id>"): LOOKS,
     ("POST", "/api/incidents/<int(max=9223372036854775807):incident_id>/status"): DECIDES,
     ("GET", "/api/webhooks"): DECIDES,
