@@ -12,6 +12,7 @@ MODELS = (
     "sync_server.ingest.models",
     "sync_server.webhooks.models",
     "sync_server.scoring.models",
+    "sync_server.advice.models",
 )
 # In the order in which the first migration makes them: later ones refer to earlier ones.
 DDL = (
@@ -33,6 +34,7 @@ BLUEPRINTS = (
     "sync_server.anomalies.routes:blueprint",
     "sync_server.webhooks.routes:blueprint",
     "sync_server.scoring.routes:blueprint",
+    "sync_server.advice.routes:blueprint",
     "sync_server.dashboard.routes:blueprint",
     "sync_server.dashboard.pages:blueprint",
     "sync_server.web_assets.routes:blueprint",

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from edge_runtime.errors import StellaError
 from sync_server.access.sessions import sweep
+from sync_server.advice.store import sweep as sweep_advice
 from sync_server.app_state import get_online_key
 from sync_server.db import Database, get_database, try_lock_for_transaction, utc_now
 from sync_server.ingest.partitions import ensure_partitions
@@ -39,6 +40,7 @@ def run_once(database: Database, read_key: Callable[[], ec.EllipticCurvePrivateK
     _try("partitions", lambda: database.run(lambda session: _alone(session, ensure_partitions)))
     _try("rollouts", lambda: tend(database, read_key, now=utc_now()))
     _try("sweeping", lambda: database.run(lambda session: _alone(session, lambda s: sweep(s, now=utc_now()))))
+    _try("advice", lambda: database.run(lambda session: _alone(session, lambda s: sweep_advice(s, now=utc_now()))))
 
 
 def _try(what: str, part: Callable[[], None]) -> None:

@@ -45,6 +45,7 @@ RULES: dict[tuple[str, str], frozenset[str]] = {
     ("DELETE", "/api/webhooks/<int(max=9223372036854775807):webhook_id>"): DECIDES,
     ("POST", "/api/webhooks/<int(max=9223372036854775807):webhook_id>/enable"): DECIDES,
     ("POST", "/api/webhooks/<int(max=9223372036854775807):webhook_id>/test"): DECIDES,
+    ("GET", "/api/incidents/<int(max=9223372036854775807):incident_id>/advice"): LOOKS,
     ("GET", "/api/dashboard/stats"): LOOKS,
     ("GET", "/api/dashboard/trends"): LOOKS,
     ("GET", "/"): PAGE,
