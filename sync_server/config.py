@@ -49,6 +49,8 @@ class ServerConfig:
         log_format: ``text`` for people, ``json`` for one object a line.
         log_requests: Which answers get a line in the log: ``none``, ``errors`` (refusals and faults) or ``all``.
         scoring_models: Models that each worker keeps loaded to score for clients; 0 turns that off.
+        scoring_keep_days: How long sampled windows and their verdicts are kept.
+        scoring_keep_windows: How many of them are kept at most.
         advice_url: OpenAI-compatible endpoint that writes advice, such as ``https://host/v1``. None: templates only.
         advice_model: What that endpoint calls its model.
         advice_key_file: A file with its key in the first line. None where it needs none.
@@ -77,6 +79,8 @@ class ServerConfig:
     log_format: str = "text"
     log_requests: str = "errors"
     scoring_models: int = 16
+    scoring_keep_days: int = 14
+    scoring_keep_windows: int = 100_000
     advice_url: str | None = None
     advice_model: str | None = None
     advice_key_file: Path | None = None
@@ -106,7 +110,7 @@ class ServerConfig:
 
 _AT_LEAST_ONE = (
     "workers", "threads", "max_body_bytes", "max_publish_bytes", "client_seconds", "session_hours",
-    "statement_timeout_ms", "advice_seconds", "advice_days", "advice_calls_per_hour",
+    "statement_timeout_ms", "scoring_keep_days", "scoring_keep_windows", "advice_seconds", "advice_days", "advice_calls_per_hour",
 )  # fmt: skip
 
 _ONE_OF = {"log_format": ("text", "json"), "log_requests": ("none", "errors", "all")}

@@ -34,6 +34,7 @@ BLUEPRINTS = (
     "sync_server.anomalies.routes:blueprint",
     "sync_server.webhooks.routes:blueprint",
     "sync_server.scoring.routes:blueprint",
+    "sync_server.scoring.challenger_routes:blueprint",
     "sync_server.advice.routes:blueprint",
     "sync_server.dashboard.routes:blueprint",
     "sync_server.dashboard.pages:blueprint",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from functools import partial
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from flask import Flask
@@ -18,11 +19,13 @@ from sqlalchemy.orm import Session
 from edge_runtime.errors import StellaError
 from sync_server.access.sessions import sweep
 from sync_server.advice.store import sweep as sweep_advice
-from sync_server.app_state import get_online_key
+from sync_server.app_state import get_config, get_online_key
+from sync_server.config import ServerConfig
 from sync_server.db import Database, get_database, try_lock_for_transaction, utc_now
 from sync_server.ingest.partitions import ensure_partitions
 from sync_server.repository.signing import sign_again_if_due
 from sync_server.rollouts.controller import tend
+from sync_server.scoring import keeping
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +44,13 @@ def run_once(database: Database, read_key: Callable[[], ec.EllipticCurvePrivateK
     _try("rollouts", lambda: tend(database, read_key, now=utc_now()))
     _try("sweeping", lambda: database.run(lambda session: _alone(session, lambda s: sweep(s, now=utc_now()))))
     _try("advice", lambda: database.run(lambda session: _alone(session, lambda s: sweep_advice(s, now=utc_now()))))
+
+
+def sweep_windows(database: Database, config: ServerConfig) -> None:
+    """Delete the scored windows that the settings keep no longer."""
+    bounds = {"days": config.scoring_keep_days, "most": config.scoring_keep_windows}
+    part = partial(keeping.sweep, now=utc_now(), **bounds)
+    _try("scored windows", lambda: database.run(lambda session: _alone(session, part)))
 
 
 def _try(what: str, part: Callable[[], None]) -> None:
@@ -72,6 +82,7 @@ def start_upkeep(app: Flask) -> threading.Event:
             database = get_database()
             while True:
                 run_once(database, get_online_key)
+                sweep_windows(database, get_config())
                 if stop.wait(TURN_SECONDS):
                     return
 

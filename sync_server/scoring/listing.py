@@ -8,7 +8,7 @@ stays. So a roll-back counts from the next request on, in every worker.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import text
@@ -139,6 +139,19 @@ class Listing:
         except TrustError as error:
             raise RequestError(409, error.reason, error.message, advice=error.advice) from error
         return Choice(channel, path, self.digests[path], self.customs[path])
+
+    def choose_any(self, channel: str, release: int) -> Choice:
+        """Return some bundle of a release that the channel may run: the default one, else a cohort's.
+
+        Raises:
+            RequestError: As ``choose``.
+        """
+        model = self.rollout(channel).model
+        cohorts = {custom.cohort for custom in self._bundles(model, release)}
+        return self.choose(channel, release, None if None in cohorts else min(filter(None, cohorts), default=None))
+
+    def _bundles(self, model: str, release: int | None) -> Iterator[TargetCustom]:
+        return (c for c in self.customs.values() if (c.model, c.release_number) == (model, release))
 
 
 class Listings:

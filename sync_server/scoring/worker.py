@@ -121,14 +121,14 @@ class ScoringWorker:
 
 
 def _challenging(listing: Listing, challengers: dict[str, Challenger]) -> list[Choice]:
-    """Return the default bundles of the challengers; those of cohorts are loaded when they are needed."""
+    """Return one bundle of each challenger, the default one where there is one; others load when they are needed."""
     found = []
     for channel, challenger in challengers.items():
         try:
             if challenger.release is not None:
-                found.append(listing.choose(channel, challenger.release, None))
+                found.append(listing.choose_any(channel, challenger.release))
         except RequestError:
-            continue  # withdrawn since, or for cohorts only: requests record it
+            continue  # withdrawn since it was set
     return found
 
 
