@@ -110,7 +110,8 @@ class ServerConfig:
 
 _AT_LEAST_ONE = (
     "workers", "threads", "max_body_bytes", "max_publish_bytes", "client_seconds", "session_hours",
-    "statement_timeout_ms", "scoring_keep_days", "scoring_keep_windows", "advice_seconds", "advice_days", "advice_calls_per_hour",
+    "statement_timeout_ms", "scoring_keep_days", "scoring_keep_windows", "advice_seconds", "advice_days",
+    "advice_calls_per_hour",
 )  # fmt: skip
 
 _ONE_OF = {"log_format": ("text", "json"), "log_requests": ("none", "errors", "all")}

@@ -48,8 +48,7 @@ def run_once(database: Database, read_key: Callable[[], ec.EllipticCurvePrivateK
 
 def sweep_windows(database: Database, config: ServerConfig) -> None:
     """Delete the scored windows that the settings keep no longer."""
-    bounds = {"days": config.scoring_keep_days, "most": config.scoring_keep_windows}
-    part = partial(keeping.sweep, now=utc_now(), **bounds)
+    part = partial(keeping.sweep, now=utc_now(), days=config.scoring_keep_days, most=config.scoring_keep_windows)
     _try("scored windows", lambda: database.run(lambda session: _alone(session, part)))
 
 
