@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -207,7 +208,7 @@ def _desk(folder: Path, report: Report, quick: bool) -> Iterator[Desk]:
             port = int(address.rpartition(":")[2])
             signals = [signal.name for signal in phones.built.signals]
             desk = Desk(port, psutil.Process(server.pid), tokens["operator"], windows, flags, signals)
-            _wait_until_warm(desk)
+            _wait_until_ready(desk)
             yield desk
         finally:
             server.terminate()
@@ -262,9 +263,18 @@ def _call(desk: Desk, method: str, path: str, body: Any = None) -> Any:
         return json.load(answer)
 
 
-def _wait_until_warm(desk: Desk) -> None:
+def _wait_until_ready(desk: Desk) -> None:
     deadline = time.monotonic() + 60
-    while _call(desk, "GET", "/health/ready")["scoring"] != "warm":
+    while not _is_ready(desk):
         if time.monotonic() > deadline:
-            raise TimeoutError("the worker's models were not loaded within a minute")
+            raise TimeoutError("the server was not ready within a minute")
         time.sleep(0.1)
+
+
+def _is_ready(desk: Desk) -> bool:
+    """Whether the server says so; a load's first seconds, which are not counted, load the model if need be."""
+    try:
+        loaded = _call(desk, "GET", "/health/ready")["status"] == "ready"
+    except urllib.error.HTTPError:
+        return False
+    return bool(loaded)

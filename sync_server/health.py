@@ -31,8 +31,6 @@ from sync_server.db import session_scope
 from sync_server.http import json_response, problem_response
 from sync_server.migrations import head
 from sync_server.repository.online_key import load
-from sync_server.http import json_response
-from sync_server.scoring.worker import current_worker
 
 log = logging.getLogger(__name__)
 blueprint = Blueprint("health", __name__)
@@ -128,11 +126,3 @@ def ready() -> Response:
     return problem_response(
         503, "not_ready", "The server cannot serve yet: see checks.", retry_after_seconds=5, checks=checks
     )
-    """Answer 200 when the database answers; a database that is down answers 503 through the error handlers.
-
-    ``scoring`` says whether this worker has loaded its models: ``off``, ``warming`` or ``warm``. It turns nobody away,
-    because everything else is served meanwhile, and a request that comes before loads its model itself.
-    """
-    with session_scope() as session:
-        session.execute(text("SELECT 1"))
-    return json_response({"status": "ready", "scoring": current_worker().warmth})

@@ -11,6 +11,8 @@ from edge_runtime.contract import routes
 from sync_server.access.guard import require_token
 from sync_server.advice.service import current_desk, install
 from sync_server.anomalies.status import MAX_ID
+from sync_server.apidoc.answers import Object
+from sync_server.apidoc.describe import describe
 from sync_server.http import json_response
 
 blueprint = Blueprint("advice", __name__)
@@ -23,6 +25,7 @@ def _install(state: BlueprintSetupState) -> None:
 
 @blueprint.get(f"{routes.INCIDENTS}<int(max={MAX_ID}):incident_id>/advice")
 @require_token("ops", "view", session=True)
+@describe("results", answers={200: Object})
 def advice(incident_id: int) -> Response:
     """Return advice for an incident: from the cache, from the endpoint if it is quick, else from a template."""
     return json_response({"incident_id": incident_id, **current_desk().advise(incident_id).to_dict()})

@@ -258,7 +258,7 @@ def test_a_server_may_be_told_to_score_nothing(database: Database, auth: Auth, s
     answer = app.test_client().post("/api/anomalies/score", json={}, headers=auth("ops"))
     assert (answer.status_code, answer.json["code"]) == (404, "scoring_off")
     assert start_warming(app) is None
-    assert app.test_client().get("/health/ready").json == {"status": "ready", "scoring": "off"}
+    assert app.test_client().get("/health/ready").json["checks"]["scoring"] == "ok"
 
 
 def test_a_worker_loads_its_models_before_anybody_asks(channel: ScoredChannel, app: Flask) -> None:
@@ -275,7 +275,15 @@ def test_a_worker_loads_its_models_before_anybody_asks(channel: ScoredChannel, a
     for thread in threading.enumerate():
         if thread.name == "scoring":
             thread.join(10)
-    assert channel.client.get("/health/ready").json == {"status": "ready", "scoring": "warm"}
+    assert channel.client.get("/health/ready").json["checks"]["scoring"] == "ok"
+
+
+def test_a_worker_is_not_ready_before_its_models_are(app: Flask, client: FlaskClient) -> None:
+    app.extensions["scoring"].warmth = "warming"
+    answer = client.get("/health/ready")
+    assert (answer.status_code, answer.json["code"]) == (503, "not_ready")
+    assert "still being loaded" in answer.json["checks"]["scoring"]
+    assert client.get("/health").status_code == 200
 
 
 def test_threads_that_come_at_once_load_a_model_once(channel: ScoredChannel) -> None:
