@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, get_type_hints
+from urllib.parse import urlsplit
 
 from edge_runtime.errors import InputError
 
@@ -54,6 +55,16 @@ class ServerConfig:
         device_bytes_per_hour: Bytes of batches as sent that one device may send in an hour.
         results_days: Days after which results are dropped, whole months at a time; 0 keeps them for ever.
         rollup_days: Days after which the hourly roll-up is dropped; 0 keeps it for ever.
+        scoring_models: Models that each worker keeps loaded to score for clients; 0 turns that off.
+        scoring_keep_days: How long sampled windows and their verdicts are kept.
+        scoring_keep_windows: How many of them are kept at most.
+        advice_url: OpenAI-compatible endpoint that writes advice, such as ``https://host/v1``. None: templates only.
+        advice_model: What that endpoint calls its model.
+        advice_key_file: A file with its key in the first line. None where it needs none.
+        advice_seconds: Longest call of it.
+        advice_wait_ms: How long a request waits for it before it shows a template.
+        advice_days: How long a text is valid.
+        advice_calls_per_hour: Calls of all workers together.
     """
 
     data_dir: Path = Path("var")
@@ -80,6 +91,16 @@ class ServerConfig:
     device_bytes_per_hour: int = 256 * MIB
     results_days: int = 0
     rollup_days: int = 0
+    scoring_models: int = 16
+    scoring_keep_days: int = 14
+    scoring_keep_windows: int = 100_000
+    advice_url: str | None = None
+    advice_model: str | None = None
+    advice_key_file: Path | None = None
+    advice_seconds: int = 20
+    advice_wait_ms: int = 1_000
+    advice_days: int = 30
+    advice_calls_per_hour: int = 60
 
     @property
     def online_key_path(self) -> Path:
@@ -103,7 +124,8 @@ class ServerConfig:
 _AT_LEAST_ONE = (
     "workers", "threads", "max_body_bytes", "max_publish_bytes", "client_seconds", "session_hours",
     "statement_timeout_ms", "ingest_at_once", "device_records_per_minute", "device_records_per_hour",
-    "device_bytes_per_hour",
+    "device_bytes_per_hour", "scoring_keep_days", "scoring_keep_windows", "advice_seconds", "advice_days",
+    "advice_calls_per_hour",
 )  # fmt: skip
 
 _ONE_OF = {"log_format": ("text", "json"), "log_requests": ("none", "errors", "all")}
@@ -199,6 +221,9 @@ def _check(config: ServerConfig) -> None:
                 f"The setting {name} is {getattr(config, name)}.",
                 advice=f"It must be at least {LEAST_KEPT_DAYS}, or 0 to keep everything.",
             )
+    for name in ("scoring_models", "advice_wait_ms"):
+        if getattr(config, name) < 0:
+            raise InputError(f"The setting {name} is {getattr(config, name)}.", advice="It must be at least 0.")
     if not 0 <= config.port <= 65_535:
         raise InputError(f"The port {config.port} does not exist.", advice="Use 0 to 65535.")
     if config.public_url and not config.public_url.startswith(("http://", "https://")):
@@ -210,3 +235,22 @@ def _check(config: ServerConfig) -> None:
             "database_owner_url is set, but database_url is not.",
             advice="Set DATABASE_URL as well: the role that the running server uses.",
         )
+    _check_advice(config)
+
+
+def _check_advice(config: ServerConfig) -> None:
+    """Refuse an endpoint whose key anybody on the way could read, or one that is named by half."""
+    if config.advice_url is None:
+        return
+    try:
+        parts = urlsplit(config.advice_url)
+        local = parts.hostname in ("localhost", "127.0.0.1", "::1")
+    except ValueError:  # an unclosed bracket
+        parts, local = urlsplit(""), False
+    if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and local)) or parts.query:
+        raise InputError(
+            f"The advice endpoint {config.advice_url} cannot be used.",
+            advice="Give it as https://host/v1; plain http is for this machine only.",
+        )
+    if not config.advice_model:
+        raise InputError("advice_url is set, but advice_model is not.", advice="Name the endpoint's model.")

@@ -11,6 +11,8 @@ MODELS = (
     "sync_server.devices.models",
     "sync_server.ingest.models",
     "sync_server.webhooks.models",
+    "sync_server.scoring.models",
+    "sync_server.advice.models",
 )
 # In the order in which the first migration makes them: later ones refer to earlier ones.
 DDL = (
@@ -31,6 +33,9 @@ BLUEPRINTS = (
     "sync_server.ingest.routes:blueprint",
     "sync_server.anomalies.routes:blueprint",
     "sync_server.webhooks.routes:blueprint",
+    "sync_server.scoring.routes:blueprint",
+    "sync_server.scoring.challenger_routes:blueprint",
+    "sync_server.advice.routes:blueprint",
     "sync_server.dashboard.routes:blueprint",
     "sync_server.dashboard.pages:blueprint",
     "sync_server.web_assets.routes:blueprint",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from datetime import datetime
 from functools import partial
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -18,41 +19,51 @@ from sqlalchemy.orm import Session
 
 from edge_runtime.errors import StellaError
 from sync_server.access.sessions import sweep
+from sync_server.advice.store import sweep as sweep_advice
 from sync_server.app_state import get_config, get_online_key
+from sync_server.config import ServerConfig
 from sync_server.db import Database, get_database, try_lock_for_transaction, utc_now
 from sync_server.ingest.partitions import ensure_partitions
 from sync_server.ingest.retention import drop_old_results
 from sync_server.ingest.rollups import fold_shards
 from sync_server.repository.signing import sign_again_if_due
 from sync_server.rollouts.controller import tend
+from sync_server.scoring import keeping
 
 log = logging.getLogger(__name__)
 
 TURN_SECONDS = 60.0
 
 
-def run_once(
-    database: Database,
-    read_key: Callable[[], ec.EllipticCurvePrivateKey],
-    *,
-    results_days: int = 0,
-    rollup_days: int = 0,
-) -> None:
+def run_once(database: Database, read_key: Callable[[], ec.EllipticCurvePrivateKey], config: ServerConfig) -> None:
     """Do what is due. Each part is a transaction of its own, and one that fails is logged and holds up no other.
 
     Args:
         database: The database.
         read_key: Returns the online key; what it raises is a failure of signing.
-        results_days: Days to keep results, 0 for ever.
-        rollup_days: Days to keep the hourly roll-up, 0 for ever.
+        config: How long things are kept.
     """
+    now = utc_now()
     _try("signing", lambda: _sign(database, read_key))
-    _try("partitions", lambda: database.run(lambda session: _alone(session, ensure_partitions)))
-    _try("rollouts", lambda: tend(database, read_key, now=utc_now()))
-    _try("folding", lambda: database.run(lambda session: _alone(session, lambda s: fold_shards(s, now=utc_now()))))
-    keep = partial(drop_old_results, results_days=results_days, rollup_days=rollup_days)
-    _try("retention", lambda: database.run(lambda session: _alone(session, lambda s: keep(s, now=utc_now()))))
-    _try("sweeping", lambda: database.run(lambda session: _alone(session, lambda s: sweep(s, now=utc_now()))))
+    _try("rollouts", lambda: tend(database, read_key, now=now))
+    for what, work in _parts(config, now).items():
+        _try(what, partial(database.run, partial(_alone, work)))
+
+
+def _parts(config: ServerConfig, now: datetime) -> dict[str, Callable[[Session], object]]:
+    """What one process at a time does, by what a log calls it."""
+    return {
+        "partitions": ensure_partitions,
+        "folding": partial(fold_shards, now=now),
+        "retention": partial(
+            drop_old_results, results_days=config.results_days, rollup_days=config.rollup_days, now=now
+        ),
+        "log-ins": partial(sweep, now=now),
+        "advice": partial(sweep_advice, now=now),
+        "scored windows": partial(
+            keeping.sweep, now=now, days=config.scoring_keep_days, most=config.scoring_keep_windows
+        ),
+    }
 
 
 def _try(what: str, part: Callable[[], None]) -> None:
@@ -69,7 +80,7 @@ def _sign(database: Database, read_key: Callable[[], ec.EllipticCurvePrivateKey]
         log.info("signed again: %s", ", ".join(signed))
 
 
-def _alone(session: Session, work: Callable[[Session], object]) -> None:
+def _alone(work: Callable[[Session], object], session: Session) -> None:
     """Do the work unless another process is at it."""
     if try_lock_for_transaction(session, "upkeep"):
         work(session)
@@ -83,7 +94,7 @@ def start_upkeep(app: Flask) -> threading.Event:
         with app.app_context():
             database, config = get_database(), get_config()
             while True:
-                run_once(database, get_online_key, results_days=config.results_days, rollup_days=config.rollup_days)
+                run_once(database, get_online_key, config)
                 if stop.wait(TURN_SECONDS):
                     return
 

@@ -14,7 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from edge_runtime.errors import InputError
-from sync_server.config import load_config
+from sync_server.config import ServerConfig, load_config
 from sync_server.db import Database, utc_now
 from sync_server.ingest import service
 from sync_server.ingest.partitions import RECORD_TABLES, ensure_partitions
@@ -129,6 +129,6 @@ def test_settings_that_keep_too_little(name: str, days: int, tmp_path: Path) -> 
 
 
 def test_upkeep_drops_what_the_settings_say(database: Database, old_months: list[str]) -> None:
-    run_once(database, lambda: ec.generate_private_key(ec.SECP256R1()), results_days=7)
+    run_once(database, lambda: ec.generate_private_key(ec.SECP256R1()), ServerConfig(results_days=7))
     left = {row["name"] for row in rows(database, "SELECT relname AS name FROM pg_class")} & set(old_months)
     assert left <= {f"{table}_{months_ago(1):%Y_%m}" for table in RECORD_TABLES}
