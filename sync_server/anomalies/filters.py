@@ -41,8 +41,9 @@ class Filters:
         cohort: A cohort, whole.
         status: ``open``, ``acknowledged`` or ``resolved``; incidents only.
         signal: A signal among the contributions.
-        from_ms: Observed at or after, the devices' claims.
-        to_ms: Observed before.
+        from_ms: At or after. Of windows it is when they were observed, the devices' claim; of incidents when they were
+            last seen (``listed_at_ms``), so a long one is found at its end.
+        to_ms: Before, of the same moment.
         minimum_score: Least (peak) anomaly score, in [0, 1].
     """
 

@@ -159,6 +159,7 @@ class Incident(Base):
         Index(None, "device_id", text("listed_at_ms DESC"), text("id DESC")),
         Index(None, "cohort", text("listed_at_ms DESC"), text("id DESC")),
         Index(None, "signals", postgresql_using="gin"),
+        Index(None, "peak_score"),
     )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)

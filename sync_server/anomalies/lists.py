@@ -1,0 +1,231 @@
+"""How a page of incidents or windows is found: with a bounded amount of work, whatever is asked for.
+
+Rows are ordered by time and id, newest first, and every list begins at a key of an index in this order:
+
+1. *Walk* the index that fits best, from the key on, and keep rows that pass the other filters. Where matches are
+   common, a page is full after a few hundred rows.
+2. Where they are not, look the rare thing up by an index of its own (signals, peak scores). If it has few rows in the
+   whole table, the answer is exact.
+3. Else walk on, to a bound. What was found is the page, and its cursor goes on where the walk ended, so the page may
+   be short, or empty, with more to come. A list ends where there is no cursor, never where a page is short.
+
+No step depends on what the planner believes of the data: a filter that matches nothing, or everything a year ago, costs
+what any other does. Nothing here is part of a request; :mod:`sync_server.anomalies.reading` makes answers of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from sync_server.anomalies.filters import Filters, Key
+
+# Rows looked at: few while it is likely that matches are common, then as many as fit well into 50 ms.
+GLANCE = 2_000
+# Rows that a rare thing may have for its matches to be gathered and put in order.
+GATHERED = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """One of the lists, as fixed pieces of SQL; values travel as parameters.
+
+    Attributes:
+        table: Where its rows are, ``t`` in the clauses.
+        moment: The column of time that orders it, before ``id``.
+        select: Columns of an item, from ``found``, which has all of the table's.
+        clauses: A clause a filter.
+        leads: Filters with an index in the list's order, the best first.
+        rare: Filters with an index of their own, the cheapest first.
+        examined: Rows that one page may look at.
+    """
+
+    table: str
+    moment: str
+    select: str
+    clauses: Mapping[str, str]
+    leads: tuple[str, ...]
+    rare: tuple[str, ...]
+    examined: int
+
+    @property
+    def order(self) -> str:
+        """The order of the list."""
+        return f"{self.moment} DESC, id DESC"
+
+
+_COMMON = (
+    "found.id, found.device_id, d.name AS device_name, found.cohort, found.bundle, b.model, b.version,"
+    " b.release_number, b.digest IS NOT NULL AS bundle_known, found.windows, found.contributions, found.stale,"
+    " found.ahead"
+)
+INCIDENTS = Listing(
+    table="incidents",
+    moment="listed_at_ms",
+    select=f"{_COMMON}, found.started_at_ms, found.last_observed_ms, found.ended_at_ms, found.records,"
+    " found.peak_score, found.peak_raw_score, found.status, found.status_by, found.status_note, found.status_at,"
+    " found.listed_at_ms",
+    clauses={
+        "device": "t.device_id = :device",
+        "cohort": "t.cohort = :cohort",
+        "status": "t.status = :status",
+        "signal": "t.signals @> ARRAY[CAST(:signal AS text)]",
+        "minimum_score": "t.peak_score >= :minimum_score",
+        "from_ms": "t.listed_at_ms >= :from_ms",
+        "to_ms": "t.listed_at_ms < :to_ms",
+        "after": "(t.listed_at_ms, t.id) < (:after_ms, :after_id)",
+    },
+    leads=("device", "cohort", "status"),
+    rare=("minimum_score", "signal"),
+    examined=20_000,
+)
+WINDOWS = Listing(
+    table="anomalies",
+    moment="observed_at_ms",
+    select=f"{_COMMON}, found.observed_at_ms, found.received_at, found.incident_started_at_ms, found.anomaly_score,"
+    " found.raw_score",
+    clauses={
+        "device": "t.device_id = :device",
+        "cohort": "t.cohort = :cohort",
+        "signal": "t.signals @> ARRAY[CAST(:signal AS text)]",
+        "minimum_score": "t.anomaly_score >= :minimum_score",
+        "from_ms": "t.observed_at_ms >= :from_ms",
+        "to_ms": "t.observed_at_ms < :to_ms",
+        "after": "(t.observed_at_ms, t.id) < (:after_ms, :after_id)",
+    },
+    leads=("device",),
+    rare=(),
+    examined=20_000,
+)
+_RANGES = ("from_ms", "to_ms", "after")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Rows of a list, and how far the search came.
+
+    Attributes:
+        rows: Items as JSON-ready fields, newest first, one more than was asked for when there are that many.
+        ended_at: Key of the last row looked at when the search was cut short, None when it reached the end or the
+            rows are enough.
+    """
+
+    rows: list[dict[str, Any]]
+    ended_at: Key | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """One search: which list, with which clauses and values.
+
+    Attributes:
+        listing: The list.
+        leading: Names of the clauses that the walked index serves.
+        others: Names of the clauses that are checked row by row.
+        values: Parameters of all of them.
+        most: Rows wanted.
+    """
+
+    listing: Listing
+    leading: tuple[str, ...]
+    others: tuple[str, ...]
+    values: Mapping[str, Any]
+    most: int
+
+    @classmethod
+    def of(cls, filters: Filters, after: Key | None, most: int) -> Search:
+        """Plan the search for filters, from a key on."""
+        listing = INCIDENTS if filters.view == "incidents" else WINDOWS
+        values = filters.parameters()
+        del values["view"]
+        names = [*values, *(["after"] if after else [])]
+        lead = next((name for name in listing.leads if name in names), None)
+        leading = tuple(name for name in names if name == lead or name in _RANGES)
+        others = tuple(name for name in names if name not in leading)
+        if after:
+            values |= {"after_ms": after[0], "after_id": after[1]}
+        return cls(listing, leading, others, {**values, "most": most}, most)
+
+    def where(self, names: tuple[str, ...]) -> str:
+        """Return the clauses of these names as one condition."""
+        return " AND ".join(self.listing.clauses[name] for name in names) or "true"
+
+
+def find(session: Session, search: Search) -> Found:
+    """Return the first rows of a search, see the module's first lines; at most five statements.
+
+    Args:
+        session: The open transaction.
+        search: What to look for.
+    """
+    if not search.others:
+        return Found(_walk(session, search, search.most))
+    glance = _walk(session, search, GLANCE)
+    if len(glance) >= search.most:
+        return Found(glance)
+    for name in (name for name in search.listing.rare if name in search.others):
+        gathered = _gather(session, search, name)
+        if gathered is not None:
+            return Found(gathered)
+    rows = _walk(session, search, search.listing.examined)
+    if len(rows) >= search.most:
+        return Found(rows)
+    return Found(rows, _end_of_walk(session, search))
+
+
+def _walk(session: Session, search: Search, examined: int) -> list[dict[str, Any]]:
+    """Look at rows in the list's order and return those that pass every filter."""
+    kind = search.listing
+    statement = f"""
+        SELECT {kind.select}
+        FROM (SELECT * FROM (SELECT * FROM {kind.table} t WHERE {search.where(search.leading)}
+                             ORDER BY {kind.order} LIMIT :examined) AS t
+              WHERE {search.where(search.others)} ORDER BY {kind.order} LIMIT :most) AS found
+            JOIN devices d ON d.id = found.device_id LEFT JOIN bundles b ON b.digest = found.bundle
+        ORDER BY found.{kind.moment} DESC, found.id DESC
+    """  # noqa: S608 - put together from our own constants
+    rows = session.execute(text(statement), {**search.values, "examined": examined}).mappings()
+    return [dict(row) for row in rows]
+
+
+def _end_of_walk(session: Session, search: Search) -> Key | None:
+    """Return the key of the last row that the longest walk looked at, None when the list ended before."""
+    kind = search.listing
+    statement = f"""
+        SELECT {kind.moment}, id FROM {kind.table} t WHERE {search.where(search.leading)}
+        ORDER BY {kind.order} OFFSET :examined - 1 LIMIT 1
+    """  # noqa: S608 - put together from our own constants
+    row = session.execute(text(statement), {**search.values, "examined": kind.examined}).one_or_none()
+    return None if row is None else (row[0], row[1])
+
+
+def _gather(session: Session, search: Search, name: str) -> list[dict[str, Any]] | None:
+    """Return the first rows of a search by the index of a rare thing, None when the thing has too many rows.
+
+    Scores are taken from the highest down, so that even a common one is given up on after as many rows.
+    """
+    kind = search.listing
+    order = "ORDER BY t.peak_score DESC" if name == "minimum_score" else ""
+    # Read through its own index in any case: a table of which the planner hopes to need only the beginning may have
+    # its few matches at the end.
+    session.execute(text("SELECT set_config('enable_seqscan', 'off', true)"))
+    statement = f"""
+        WITH gathered AS MATERIALIZED (
+            SELECT * FROM {kind.table} t WHERE {kind.clauses[name]} {order} LIMIT :gathered + 1)
+        SELECT (SELECT count(*) FROM gathered) AS gathered, {kind.select}
+        FROM (SELECT true) AS once LEFT JOIN (
+                SELECT * FROM gathered t WHERE {search.where(search.leading + search.others)}
+                ORDER BY {kind.order} LIMIT :most) AS found ON true
+            LEFT JOIN devices d ON d.id = found.device_id LEFT JOIN bundles b ON b.digest = found.bundle
+        ORDER BY found.{kind.moment} DESC, found.id DESC
+    """  # noqa: S608 - put together from our own constants
+    rows = [dict(row) for row in session.execute(text(statement), {**search.values, "gathered": GATHERED}).mappings()]
+    if rows[0]["gathered"] > GATHERED:
+        return None
+    for row in rows:
+        del row["gathered"]
+    return [row for row in rows if row["id"] is not None]
