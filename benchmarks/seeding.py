@@ -61,9 +61,12 @@ class Fleet:
     seed: float = 0.25
 
 
+# Rows must lie on the disk in the order in which they came: joins are hash joins, in the order written, whose left side
+# is read in its order.
 _SESSION = """
     SET work_mem = '256MB'; SET maintenance_work_mem = '512MB'; SET synchronous_commit = off;
-    SET max_parallel_workers_per_gather = 0; SET timezone = 'UTC'
+    SET max_parallel_workers_per_gather = 0; SET timezone = 'UTC';
+    SET enable_mergejoin = off; SET join_collapse_limit = 1
 """
 # Releases and enrolment: what devices and records refer to.
 _BUNDLES = """
@@ -234,8 +237,8 @@ _GAPS = """
 _HELD_GAPS = "UPDATE held SET stored = stored + 1 WHERE mod(n, 100) = 0 AND stored > 0"
 _PARTS = (
     ("releases and the enrolment", _BUNDLES + ";" + _ENROLMENT),
-    ("devices", _FLEET + ";" + _DEVICES + ";" + _STREAMS + "; ANALYZE devices; ANALYZE streams"),
-    ("plan of the incidents", _CAUSES + ";" + _OUTBREAKS + ";" + _WINDOWS + "; ANALYZE anomalous; ANALYZE outbreaks"),
+    ("devices", _FLEET + ";" + _DEVICES + ";" + _STREAMS + "; ANALYZE fleet; ANALYZE devices; ANALYZE streams"),
+    ("plan of the incidents", _CAUSES + ";" + _OUTBREAKS + ";" + _WINDOWS + "; ANALYZE causes; ANALYZE anomalous; ANALYZE outbreaks"),
     ("anomalies", _ANOMALIES),
     ("incidents", _INCIDENTS + "; ANALYZE incidents"),
     ("events", _HELD + ";" + _EVENTS + ";" + _HELD_EVENTS),
