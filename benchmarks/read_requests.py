@@ -11,7 +11,8 @@ from urllib.parse import urlencode
 
 from benchmarks.seeding import COHORTS, DAY_MS, RARE_SIGNAL, RETIRED_SIGNAL, SIGNALS, Fleet
 from edge_runtime.contract import routes
-from sync_server.anomalies.filters import Filters, encode_cursor
+from sync_server.anomalies.filters import Filters
+from sync_server.paging import encode_cursor
 
 HOUR_MS = 3_600_000
 

@@ -238,7 +238,10 @@ _HELD_GAPS = "UPDATE held SET stored = stored + 1 WHERE mod(n, 100) = 0 AND stor
 _PARTS = (
     ("releases and the enrolment", _BUNDLES + ";" + _ENROLMENT),
     ("devices", _FLEET + ";" + _DEVICES + ";" + _STREAMS + "; ANALYZE fleet; ANALYZE devices; ANALYZE streams"),
-    ("plan of the incidents", _CAUSES + ";" + _OUTBREAKS + ";" + _WINDOWS + "; ANALYZE causes; ANALYZE anomalous; ANALYZE outbreaks"),
+    (
+        "plan of the incidents",
+        _CAUSES + ";" + _OUTBREAKS + ";" + _WINDOWS + "; ANALYZE causes; ANALYZE anomalous; ANALYZE outbreaks",
+    ),
     ("anomalies", _ANOMALIES),
     ("incidents", _INCIDENTS + "; ANALYZE incidents"),
     ("events", _HELD + ";" + _EVENTS + ";" + _HELD_EVENTS),

@@ -11,6 +11,7 @@ MODELS = (
     "sync_server.devices.models",
     "sync_server.ingest.models",
     "sync_server.webhooks.models",
+    "sync_server.anomalies.models",
 )
 # In the order in which the first migration makes them: later ones refer to earlier ones.
 DDL = (
@@ -25,6 +26,7 @@ BLUEPRINTS = (
     "sync_server.metrics:blueprint",
     "sync_server.apidoc.routes:blueprint",
     "sync_server.access.routes:blueprint",
+    "sync_server.access.trail:blueprint",
     "sync_server.repository.routes:blueprint",
     "sync_server.rollouts.routes:blueprint",
     "sync_server.devices.routes:blueprint",

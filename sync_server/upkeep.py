@@ -1,4 +1,5 @@
-"""What has to happen by itself: metadata signed again, partitions made and dropped, rollouts moved, log-ins swept.
+"""What has to happen by itself: metadata signed again, partitions made and dropped, rollouts moved, log-ins swept,
+incidents resolved.
 
 Every worker runs one such thread; Postgres advisory locks see to it that one of them does the work. A failure is
 logged and tried again at the next turn.
@@ -18,6 +19,7 @@ from sqlalchemy.orm import Session
 
 from edge_runtime.errors import StellaError
 from sync_server.access.sessions import sweep
+from sync_server.anomalies.recovery import resolve_recovered
 from sync_server.app_state import get_config, get_online_key
 from sync_server.db import Database, get_database, try_lock_for_transaction, utc_now
 from sync_server.ingest.partitions import ensure_partitions
@@ -53,6 +55,7 @@ def run_once(
     keep = partial(drop_old_results, results_days=results_days, rollup_days=rollup_days)
     _try("retention", lambda: database.run(lambda session: _alone(session, lambda s: keep(s, now=utc_now()))))
     _try("sweeping", lambda: database.run(lambda session: _alone(session, lambda s: sweep(s, now=utc_now()))))
+    _try("recovery", lambda: database.run(lambda s: _alone(s, lambda s: resolve_recovered(s, now=utc_now()))))
 
 
 def _try(what: str, part: Callable[[], None]) -> None:

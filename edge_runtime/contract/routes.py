@@ -13,6 +13,7 @@ ANOMALIES = "/api/anomalies"
 INCIDENTS = "/api/incidents/"
 STATS = "/api/dashboard/stats"
 TRENDS = "/api/dashboard/trends"
+AUDIT = "/api/audit"
 HEALTH = "/health"
 
 

@@ -4,5 +4,15 @@ from __future__ import annotations
 
 STATEMENTS: tuple[str, ...] = (
     # The highest scores are few and may be anywhere in time: found from the top down, see ``lists``.
-    "CREATE INDEX ix_incidents_peak_score ON incidents (peak_score)",
+    "CREATE INDEX ix_incidents_peak_score ON incidents (peak_score) INCLUDE (listed_at_ms, id)",
+    # What may still resolve by itself, in the order in which ``recovery`` goes through it.
+    "CREATE INDEX ix_incidents_unsettled ON incidents (id) WHERE status <> 'resolved'",
+    """
+    CREATE TABLE recovery_progress (
+        only      boolean NOT NULL DEFAULT true,
+        after_id  bigint NOT NULL DEFAULT 0,
+        CONSTRAINT pk_recovery_progress PRIMARY KEY (only),
+        CONSTRAINT ck_recovery_progress_only CHECK (only)
+    )
+    """,
 )

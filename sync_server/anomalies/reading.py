@@ -8,9 +8,10 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from sync_server.anomalies.filters import Filters, Key, encode_cursor
+from sync_server.anomalies.filters import Filters
 from sync_server.anomalies.lists import INCIDENTS, WINDOWS, Search, find
 from sync_server.errors import RequestError
+from sync_server.paging import Key, encode_cursor
 
 _INCIDENT = text(f"""
     SELECT {INCIDENTS.select} FROM incidents found JOIN devices d ON d.id = found.device_id

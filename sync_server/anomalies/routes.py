@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from edge_runtime.contract import routes
 from sync_server.access.guard import current_actor, require_token
-from sync_server.anomalies.filters import DEFAULT_LIMIT, MAX_LIMIT, Filters, decode_cursor, read_limit
+from sync_server.anomalies.filters import Filters
 from sync_server.anomalies.reading import list_page, one_incident
 from sync_server.anomalies.status import MAX_ID, MAX_NOTE_CHARACTERS, change_status
 from sync_server.apidoc.answers import Cohort, Hex32, Moment, Object
@@ -18,6 +18,7 @@ from sync_server.apidoc.describe import describe
 from sync_server.db import session_scope
 from sync_server.http import json_response, read_json
 from sync_server.ingest.models import STATUSES
+from sync_server.paging import DEFAULT_LIMIT, MAX_LIMIT, decode_cursor, read_limit
 
 blueprint = Blueprint("anomalies", __name__)
 

@@ -14,8 +14,8 @@ from edge_runtime.contract import checks
 from edge_runtime.contract.histogram import BINS, EDGES
 from edge_runtime.contract.names import MAX_COHORT_CHARACTERS, check_name
 from edge_runtime.errors import ContractError
-from sync_server.anomalies.filters import whole_number
 from sync_server.ingest.rollups import HOUR_MS
+from sync_server.paging import whole_number
 
 MAX_HOURS = 24 * 366
 DEFAULT_HOURS = 24 * 7

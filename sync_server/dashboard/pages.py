@@ -17,7 +17,7 @@ from werkzeug.wrappers import Response as BaseResponse
 from edge_runtime.errors import ContractError
 from sync_server.access.guard import current_actor, login_required
 from sync_server.access.routes import safe_next
-from sync_server.anomalies.filters import Filters, decode_cursor
+from sync_server.anomalies.filters import Filters
 from sync_server.anomalies.reading import Page, list_page, one_incident
 from sync_server.anomalies.status import MAX_ID, change_status
 from sync_server.dashboard import formats, plots
@@ -27,6 +27,7 @@ from sync_server.devices.listing import FLAGS, DeviceFilters, cohorts, list_devi
 from sync_server.devices.models import Device
 from sync_server.devices.reading import device_detail, find_device
 from sync_server.errors import RequestError
+from sync_server.paging import decode_cursor
 
 blueprint = Blueprint(
     "dashboard", __name__, template_folder="templates", static_folder="static", static_url_path="/static"

@@ -159,7 +159,8 @@ class Incident(Base):
         Index(None, "device_id", text("listed_at_ms DESC"), text("id DESC")),
         Index(None, "cohort", text("listed_at_ms DESC"), text("id DESC")),
         Index(None, "signals", postgresql_using="gin"),
-        Index(None, "peak_score"),
+        Index(None, "peak_score", postgresql_include=["listed_at_ms", "id"]),
+        Index("ix_incidents_unsettled", "id", postgresql_where=text("status <> 'resolved'")),
     )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)

@@ -1,16 +1,17 @@
-"""Indexes that lists of incidents, and what is done with them, need at millions of rows."""
+"""What lists of incidents and of the audit trail need at millions of rows, and how far the search for recovered ones is."""
 
 from __future__ import annotations
 
 from alembic import op
 
-from sync_server.anomalies import ddl
+from sync_server.access.ddl import TRAIL
+from sync_server.anomalies.ddl import STATEMENTS
 
 revision = "0005"
 down_revision = "0002"
 
 
 def upgrade() -> None:
-    """Make the indexes."""
-    for statement in ddl.STATEMENTS:
+    """Make the indexes, and the row that recovery keeps its place in."""
+    for statement in (*STATEMENTS, *TRAIL):
         op.execute(statement)
