@@ -1,4 +1,4 @@
-"""What operators ask of a server with a seeded past: every filter alone and in pairs, common, rare and absent values."""
+"""What operators ask of a server with a past: every filter alone and in pairs, with common, rare and absent values."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Does the server answer operators quickly when 10 million results are stored, whatever they ask for?
 
-The past is written by :mod:`benchmarks.seeding` into ``build/seeded/ANOMALIES`` and used again while it is there; delete
-the folder to make it anew. The server is a real one with one worker, asked over HTTP with a bearer token by clients that
-each keep one connection; client, server and Postgres share the machine.
+The past is written by :mod:`benchmarks.seeding` into ``build/seeded/ANOMALIES`` and used again while it is there;
+delete the folder to make it anew. The server is a real one with one worker, asked over HTTP with a bearer token by
+clients that each keep one connection; client, server and Postgres share the machine.
 """
 
 from __future__ import annotations

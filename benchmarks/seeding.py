@@ -182,7 +182,8 @@ _HELD = """
         LEFT JOIN (SELECT n, count(*) AS stored FROM anomalous GROUP BY n) AS a ON a.n = f.n
 """
 _EVENTS = """
-    INSERT INTO events (received_at, stream_id, sequence, digest, device_id, bundle, observed_at_ms, name, detail, ahead)
+    INSERT INTO events (received_at, stream_id, sequence, digest, device_id, bundle, observed_at_ms, name, detail,
+        ahead)
     SELECT to_timestamp(least(%(to_ms)s, i.ended_at_ms + 60000) / 1000.0), h.stream_id,
         h.stored + row_number() OVER (PARTITION BY i.device_id ORDER BY i.id), sha256(int8send(i.id)), i.device_id,
         i.bundle, i.ended_at_ms, 'incident_ended',
@@ -209,7 +210,8 @@ _SUMMARIES = """
 _HOURS = """
     CREATE TEMP TABLE hours ON COMMIT DROP AS
     SELECT hour_ms, (hour_ms - (%(last_hour_ms)s - %(summary_hours)s * 3600000)) / 3600000 AS place,
-        least(%(releases)s, greatest(1, 1 + (hour_ms - %(from_ms)s) * %(releases)s / (%(to_ms)s - %(from_ms)s))) AS release
+        least(%(releases)s, greatest(1, 1 + (hour_ms - %(from_ms)s) * %(releases)s / (%(to_ms)s - %(from_ms)s)))
+        AS release
     FROM generate_series(%(first_hour_ms)s, %(last_hour_ms)s, 3600000) AS hour_ms
 """
 _HELD_SUMMARIES = "UPDATE held SET stored = stored + %(summary_hours)s"
@@ -220,8 +222,8 @@ _GROWN = """
 _ROLLUPS = """
     INSERT INTO hourly_rollups (started_at_ms, period, cohort, model, release_number, windows, anomalous, incidents,
         warming_up, late, cells, missing, histogram)
-    SELECT hour_ms, 'hour', g.cohort, %(model)s, release, g.devices * %(windows)s, g.devices, coalesce(i.began, 0), 0, 0,
-        g.devices * %(windows)s * 20, g.devices * 3,
+    SELECT hour_ms, 'hour', g.cohort, %(model)s, release, g.devices * %(windows)s, g.devices, coalesce(i.began, 0),
+        0, 0, g.devices * %(windows)s * 20, g.devices * 3,
         (SELECT array_agg(g.devices * w ORDER BY bin) FROM unnest(CASE mod(hour_ms / 3600000, 3)
             WHEN 0 THEN %(shape_0)s::bigint[] WHEN 1 THEN %(shape_1)s::bigint[] ELSE %(shape_2)s::bigint[] END)
             WITH ORDINALITY AS shape(w, bin))
@@ -251,7 +253,8 @@ _PARTS = (
 )
 # Indexes that no constraint needs, by the statements that make them again.
 _INDEXES = """
-    SELECT c.oid::regclass::text, replace(pg_get_indexdef(c.oid), ' ON ONLY ', ' ON ') FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+    SELECT c.oid::regclass::text, replace(pg_get_indexdef(c.oid), ' ON ONLY ', ' ON ')
+    FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
     WHERE i.indrelid::regclass::text IN ('anomalies', 'summaries', 'gaps', 'events', 'incidents')
         AND NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = i.indexrelid)
     ORDER BY c.relname
@@ -324,7 +327,7 @@ def _make_partitions(connection: psycopg.Connection[Any], fleet: Fleet) -> None:
     """Make the partitions of past months, which upkeep made when those months were to come."""
     months = connection.execute(
         "SELECT to_char(m, 'YYYY_MM'), m, m + interval '1 month' FROM generate_series(date_trunc('month',"
-        " now() - make_interval(days => %s)), date_trunc('month', now()) - interval '1 month', interval '1 month') AS m",
+        " now() - make_interval(days => %s)), now() - interval '1 month', interval '1 month') AS m",
         (fleet.days + 1,),
     ).fetchall()
     for table in RECORD_TABLES:

@@ -1,8 +1,8 @@
 """``GET /api/audit``: the audit trail, newest first, a page at a time.
 
-Filters are whole values, since what is merely contained could only be found by reading everything: an actor as it stands
-in an entry, an action such as ``token.revoke``, a subject such as ``channel:stable``. Viewers may read it as well: it
-holds no secrets, and who decided what is no secret among operators.
+Filters are whole values, since what is merely contained could only be found by reading everything: an actor as it
+stands in an entry, an action such as ``token.revoke``, a subject such as ``channel:stable``. Viewers may read it as
+well: it holds no secrets, and who decided what is no secret among operators.
 """
 
 from __future__ import annotations

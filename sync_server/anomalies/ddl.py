@@ -9,10 +9,10 @@ STATEMENTS: tuple[str, ...] = (
     "CREATE INDEX ix_incidents_unsettled ON incidents (id) WHERE status <> 'resolved'",
     """
     CREATE TABLE recovery_progress (
-        only      boolean NOT NULL DEFAULT true,
+        one_row   boolean NOT NULL DEFAULT true,
         after_id  bigint NOT NULL DEFAULT 0,
-        CONSTRAINT pk_recovery_progress PRIMARY KEY (only),
-        CONSTRAINT ck_recovery_progress_only CHECK (only)
+        CONSTRAINT pk_recovery_progress PRIMARY KEY (one_row),
+        CONSTRAINT ck_recovery_progress_one_row CHECK (one_row)
     )
     """,
 )

@@ -29,6 +29,8 @@ from sync_server.paging import Key
 GLANCE = 1_000
 # Rows that a rare thing may have for its matches to be gathered and put in order.
 GATHERED = 500
+# Rows of a glance from which on a thing is common: 2 in 100.
+COMMON = GLANCE // 50
 # Rows looked at in all, by the filter whose index is walked: as many as fit well into 50 ms. Without one, neighbours in
 # the list are neighbours on the disk, as they came in; those of one device hardly ever are.
 EXAMINED = {None: 10_000, "device": 2_000, "cohort": 4_000, "status": 4_000}
@@ -102,6 +104,12 @@ WINDOWS = Listing(
     rare=(),
 )
 _RANGES = ("from_ms", "to_ms", "after")
+# For this transaction: plans for the values at hand, since one for the average cohort walks the whole table for a
+# cohort that does not exist; and by an index in any case, since a table of which the planner hopes to need only the
+# beginning may have its few matches at the end.
+_PLANNER = text(
+    "SELECT set_config('plan_cache_mode', 'force_custom_plan', true), set_config('enable_seqscan', 'off', true)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,19 +166,20 @@ class Search:
 
 
 def find(session: Session, search: Search) -> Found:
-    """Return the first rows of a search, see the module's first lines; at most eight statements.
+    """Return the first rows of a search, see the module's first lines; at most eleven statements.
 
     Args:
         session: The open transaction.
         search: What to look for.
     """
+    session.execute(_PLANNER)
     if not search.others:
         return Found(_walk(session, search, search.most))
     glance = _look(session, search, GLANCE)
     if glance.ended_at is None:
         return glance
     for name in (name for name in search.listing.rare if name in search.others):
-        gathered = _gather(session, search, name)
+        gathered = None if _is_common(session, search, name) else _gather(session, search, name)
         if gathered is not None:
             return Found(gathered)
     return _look(session, search, search.examined)
@@ -208,18 +217,26 @@ def _end_of_walk(session: Session, search: Search, examined: int) -> Key | None:
     return None if row is None else (row[0], row[1])
 
 
+def _is_common(session: Session, search: Search, name: str) -> bool:
+    """Say whether a clause passes so many of the rows of a glance that to gather them all would be in vain."""
+    kind = search.listing
+    statement = f"""
+        SELECT count(*) FROM (SELECT * FROM {kind.table} t WHERE {search.where(search.leading)}
+                              ORDER BY {kind.order} LIMIT :examined) AS t
+        WHERE {kind.clauses[name]}
+    """  # noqa: S608 - put together from our own constants
+    return int(session.execute(text(statement), {**search.values, "examined": GLANCE}).scalar_one()) > COMMON
+
+
 def _gather(session: Session, search: Search, name: str) -> list[dict[str, Any]] | None:
     """Return the first rows of a search by the index of a rare thing, None when the thing has too many rows.
 
     The index says which rows they are, and for scores where in the list, without a look at the rows themselves.
     """
-    # By the index in any case: a table of which the planner hopes to need only the beginning may have its few matches
-    # at the end.
-    session.execute(text("SELECT set_config('enable_seqscan', 'off', true)"))
     kind = search.listing
     order = "ORDER BY t.peak_score DESC" if name == "minimum_score" else ""
-    keys = f"SELECT id, {kind.moment} FROM {kind.table} t WHERE {kind.clauses[name]} {order} LIMIT :gathered + 1"
-    found = session.execute(text(keys), {**search.values, "gathered": GATHERED}).all()  # noqa: S608 - constants
+    keys = f"SELECT id FROM {kind.table} t WHERE {kind.clauses[name]} {order} LIMIT :gathered + 1"  # noqa: S608 - constants
+    found = session.execute(text(keys), {**search.values, "gathered": GATHERED}).all()
     if len(found) > GATHERED:
         return None
     statement = f"""

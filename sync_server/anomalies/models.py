@@ -12,7 +12,7 @@ class RecoveryProgress(Base):
     """One row: the incident after which the next turn begins, see :mod:`sync_server.anomalies.recovery`."""
 
     __tablename__ = "recovery_progress"
-    __table_args__ = (CheckConstraint("only", name="only"),)
+    __table_args__ = (CheckConstraint("one_row", name="one_row"),)
 
-    only: Mapped[bool] = mapped_column(primary_key=True, server_default=true())
+    one_row: Mapped[bool] = mapped_column(primary_key=True, server_default=true())
     after_id: Mapped[int] = mapped_column(server_default=text("0"))

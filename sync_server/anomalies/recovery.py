@@ -72,7 +72,7 @@ def resolve_recovered(session: Session, *, now: datetime, examined: int = EXAMIN
         session.execute(_BEGIN)
         after = 0
     ids = list(session.scalars(_LOOK, {"after": after, "most": examined}))
-    session.execute(_GO_ON, {"after": ids[-1] if ids else 0})
+    session.execute(_GO_ON, {"after": ids[-1] if len(ids) == examined else 0})
     if not ids:
         return 0
     given = {"ids": ids, "day_ms": DAY_MS, "by": RESOLVER, "note": NOTE, "now": now}

@@ -22,8 +22,9 @@ DEFAULT_HOURS = 24 * 7
 # Counts of incidents stop here: a person needs to know that it is many, not how many.
 COUNTED = 1_000
 
+# One pass over the devices: the row of all of them first, then those of each release.
 _DEVICES = text("""
-    SELECT count(*) AS total,
+    SELECT model, channel, active_release AS release, max(active_version) AS version, count(*) AS devices,
            count(*) FILTER (WHERE last_seen_at >= :day) AS day,
            count(*) FILTER (WHERE last_seen_at < :day AND last_seen_at >= :week) AS week,
            count(*) FILTER (WHERE last_seen_at < :week) AS older,
@@ -31,13 +32,13 @@ _DEVICES = text("""
            count(*) FILTER (WHERE cloned_at IS NOT NULL) AS cloned,
            count(*) FILTER (WHERE dead_letters > 0) AS dead_letters,
            count(*) FILTER (WHERE update_outcome = 'refused') AS update_refused
-    FROM devices WHERE revoked_at IS NULL
+    FROM devices WHERE revoked_at IS NULL GROUP BY GROUPING SETS ((), (model, channel, active_release))
+    ORDER BY grouping(model) DESC, model, channel, active_release DESC NULLS LAST LIMIT 101
 """)
-_RELEASES = text("""
-    SELECT model, channel, active_release AS release, max(active_version) AS version, count(*) AS devices,
-           count(*) FILTER (WHERE last_seen_at >= :day) AS day
-    FROM devices WHERE revoked_at IS NULL
-    GROUP BY model, channel, active_release ORDER BY model, channel, active_release DESC NULLS LAST LIMIT 100
+_BEGUN = text("""
+    SELECT CAST(coalesce(sum(incidents) FILTER (WHERE started_at_ms >= :day_ms), 0) AS bigint) AS day,
+           CAST(coalesce(sum(incidents), 0) AS bigint) AS week
+    FROM hourly_rollups WHERE started_at_ms >= :week_ms AND started_at_ms <= :now_ms
 """)
 _INCIDENTS = text("""
     SELECT s.status, (SELECT count(*) FROM (
@@ -111,21 +112,30 @@ class TrendQuery:
 
 
 def stats(session: Session, *, now: datetime) -> dict[str, Any]:
-    """Return the fleet's present state: devices by freshness and release, and incidents by status.
+    """Return the fleet's present state: devices by freshness and release, incidents by status and how many began.
 
-    Counts of incidents stop at 1,000 (``counted_up_to``). Revoked devices do not count.
+    Counts of incidents by status stop at 1,000 (``counted_up_to``); those that began in the last 24 hours and 7 days
+    come from roll-ups and are whole. Revoked devices do not count. Of releases it names at most 100.
     """
-    given = {"day": now - timedelta(days=1), "week": now - timedelta(days=7)}
-    devices = session.execute(_DEVICES, given).mappings().one()
+    total, *releases = session.execute(
+        _DEVICES, {"day": now - timedelta(days=1), "week": now - timedelta(days=7)}
+    ).mappings()
     incidents = {row.status: row.incidents for row in session.execute(_INCIDENTS, {"most": COUNTED})}
+    now_ms = int(now.timestamp() * 1000)
+    begun = session.execute(
+        _BEGUN, {"now_ms": now_ms, "day_ms": now_ms - 24 * HOUR_MS, "week_ms": now_ms - 7 * 24 * HOUR_MS}
+    )
     return {
         "devices": {
-            "total": devices["total"],
-            "freshness": {name: devices[name] for name in ("day", "week", "older")},
-            **{name: devices[name] for name in ("stale", "cloned", "dead_letters", "update_refused")},
+            "total": total["devices"],
+            "freshness": {name: total[name] for name in ("day", "week", "older")},
+            **{name: total[name] for name in ("stale", "cloned", "dead_letters", "update_refused")},
         },
-        "releases": [dict(row) for row in session.execute(_RELEASES, given).mappings()],
-        "incidents": {**incidents, "counted_up_to": COUNTED},
+        "releases": [
+            {name: row[name] for name in ("model", "channel", "release", "version", "devices", "day")}
+            for row in releases
+        ],
+        "incidents": {**incidents, "counted_up_to": COUNTED, "begun": dict(begun.mappings().one())},
     }
 
 

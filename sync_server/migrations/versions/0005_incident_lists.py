@@ -1,4 +1,4 @@
-"""What lists of incidents and of the audit trail need at millions of rows, and how far the search for recovered ones is."""
+"""Indexes for lists of incidents and of the audit trail, and the place of the search for recovered incidents."""
 
 from __future__ import annotations
 
