@@ -210,8 +210,10 @@ def _end_of_walk(session: Session, search: Search, examined: int) -> Key | None:
     """Return the key of the last row that a walk looked at, None when the list ended before. Reads the index only."""
     kind = search.listing
     statement = f"""
-        SELECT {kind.moment}, id FROM {kind.table} t WHERE {search.where(search.leading)}
-        ORDER BY {kind.order} OFFSET :examined - 1 LIMIT 1
+        SELECT {kind.moment}, id
+        FROM (SELECT {kind.moment}, id, row_number() OVER (ORDER BY {kind.order}) AS place
+              FROM {kind.table} t WHERE {search.where(search.leading)} ORDER BY {kind.order} LIMIT :examined) AS t
+        WHERE place = :examined
     """  # noqa: S608 - put together from our own constants
     row = session.execute(text(statement), {**search.values, "examined": examined}).one_or_none()
     return None if row is None else (row[0], row[1])
