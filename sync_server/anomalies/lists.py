@@ -33,7 +33,7 @@ GATHERED = 500
 COMMON = GLANCE // 50
 # Rows looked at in all, by the filter whose index is walked: as many as fit well into 50 ms. Without one, neighbours in
 # the list are neighbours on the disk, as they came in; those of one device hardly ever are.
-EXAMINED = {None: 10_000, "device": 2_000, "cohort": 4_000, "status": 4_000}
+EXAMINED = {None: 8_000, "device": 2_000, "cohort": 3_000, "status": 3_000}
 
 
 @dataclass(frozen=True, slots=True)
