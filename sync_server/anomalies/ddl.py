@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 STATEMENTS: tuple[str, ...] = (
-    # The highest scores are few and may be anywhere in time: found from the top down, see ``lists``.
-    "CREATE INDEX ix_incidents_peak_score ON incidents (peak_score) INCLUDE (listed_at_ms, id)",
+    # The highest scores may be few and anywhere in time: found from the top down, see ``lists``. Only those above the
+    # last edge but one of histograms, so that most incidents are stored without it.
+    "CREATE INDEX ix_incidents_peak_score ON incidents (peak_score) INCLUDE (id) WHERE peak_score >= 0.9999",
     # What may still resolve by itself, in the order in which ``recovery`` goes through it.
     "CREATE INDEX ix_incidents_unsettled ON incidents (id) WHERE status <> 'resolved'",
     """

@@ -31,6 +31,8 @@ GLANCE = 1_000
 GATHERED = 500
 # Rows of a glance from which on a thing is common: 2 in 100.
 COMMON = GLANCE // 50
+# Least score that the index of peak scores holds.
+RARE_SCORE = 0.9999
 # Rows looked at in all, by the filter whose index is walked: as many as fit well into 50 ms. Without one, neighbours in
 # the list are neighbours on the disk, as they came in; those of one device hardly ever are.
 EXAMINED = {None: 8_000, "device": 2_000, "cohort": 3_000, "status": 3_000}
@@ -179,7 +181,7 @@ def find(session: Session, search: Search) -> Found:
     if glance.ended_at is None:
         return glance
     for name in (name for name in search.listing.rare if name in search.others):
-        gathered = None if _is_common(session, search, name) else _gather(session, search, name)
+        gathered = _gather(session, search, name) if _may_be_rare(session, search, name) else None
         if gathered is not None:
             return Found(gathered)
     return _look(session, search, search.examined)
@@ -219,25 +221,28 @@ def _end_of_walk(session: Session, search: Search, examined: int) -> Key | None:
     return None if row is None else (row[0], row[1])
 
 
-def _is_common(session: Session, search: Search, name: str) -> bool:
-    """Say whether a clause passes so many of the rows of a glance that to gather them all would be in vain."""
+def _may_be_rare(session: Session, search: Search, name: str) -> bool:
+    """Say whether a clause has an index for its value, and passes few enough of the rows of a glance."""
+    if name == "minimum_score" and search.values[name] < RARE_SCORE:
+        return False
     kind = search.listing
     statement = f"""
         SELECT count(*) FROM (SELECT * FROM {kind.table} t WHERE {search.where(search.leading)}
                               ORDER BY {kind.order} LIMIT :examined) AS t
         WHERE {kind.clauses[name]}
     """  # noqa: S608 - put together from our own constants
-    return int(session.execute(text(statement), {**search.values, "examined": GLANCE}).scalar_one()) > COMMON
+    return int(session.execute(text(statement), {**search.values, "examined": GLANCE}).scalar_one()) <= COMMON
 
 
 def _gather(session: Session, search: Search, name: str) -> list[dict[str, Any]] | None:
     """Return the first rows of a search by the index of a rare thing, None when the thing has too many rows.
 
-    The index says which rows they are, and for scores where in the list, without a look at the rows themselves.
+    The index says which rows they are, without a look at the rows themselves where it can.
     """
     kind = search.listing
-    order = "ORDER BY t.peak_score DESC" if name == "minimum_score" else ""
-    keys = f"SELECT id FROM {kind.table} t WHERE {kind.clauses[name]} {order} LIMIT :gathered + 1"  # noqa: S608 - constants
+    # The index of scores is found by its own condition, and read from the top down.
+    first = f"AND t.peak_score >= {RARE_SCORE} ORDER BY t.peak_score DESC" if name == "minimum_score" else ""
+    keys = f"SELECT id FROM {kind.table} t WHERE {kind.clauses[name]} {first} LIMIT :gathered + 1"  # noqa: S608 - constants
     found = session.execute(text(keys), {**search.values, "gathered": GATHERED}).all()
     if len(found) > GATHERED:
         return None

@@ -96,13 +96,20 @@ def test_a_short_page_says_how_far_it_looked(
     assert answer["searched_to_ms"] == NOON + 35 * HOUR
 
 
-def test_a_rare_signal_is_found_without_a_walk(
+def test_rare_signals_and_scores_are_found_without_a_walk(
     client: FlaskClient, history: list[ServerDevice], auth: Auth, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    history[0].send([anomaly(99, NOON - HOUR, score=0.99995, signals=("oil",))])
     monkeypatch.setattr(lists, "GLANCE", 3)
     monkeypatch.setattr(lists, "EXAMINED", {None: 5, "device": 5, "cohort": 5, "status": 5})
-    found, pages = walk(client, auth("view"), {"signal": "rpm"})
-    assert (len(found), pages) == (4, 1)
+    headers = auth("view")
+    for query, count in (({"signal": "rpm"}, 4), ({"minimum_score": 0.9999}, 1), ({"minimum_score": 1}, 0)):
+        found, pages = walk(client, headers, query)
+        assert (len(found), pages) == (count, 1), query
+    # Of those above .999, the index says nothing: they are walked to.
+    found, pages = walk(client, headers, {"minimum_score": 0.999})
+    assert len(found) == 1
+    assert pages > 10
 
 
 def test_no_list_runs_many_statements_or_offsets_by_pages(
