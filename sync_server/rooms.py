@@ -13,6 +13,7 @@ MODELS = (
     "sync_server.webhooks.models",
     "sync_server.scoring.models",
     "sync_server.advice.models",
+    "sync_server.anomalies.models",
 )
 # In the order in which the first migration makes them: later ones refer to earlier ones.
 DDL = (
@@ -27,6 +28,7 @@ BLUEPRINTS = (
     "sync_server.metrics:blueprint",
     "sync_server.apidoc.routes:blueprint",
     "sync_server.access.routes:blueprint",
+    "sync_server.access.trail:blueprint",
     "sync_server.repository.routes:blueprint",
     "sync_server.rollouts.routes:blueprint",
     "sync_server.devices.routes:blueprint",

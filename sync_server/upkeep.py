@@ -1,4 +1,4 @@
-"""What has to happen by itself: metadata signed again, partitions made and dropped, rollouts moved, log-ins swept.
+"""What has to happen by itself: signing again, partitions, retention, rollouts moved, incidents resolved, sweeping.
 
 Every worker runs one such thread; Postgres advisory locks see to it that one of them does the work. A failure is
 logged and tried again at the next turn.
@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 from edge_runtime.errors import StellaError
 from sync_server.access.sessions import sweep
 from sync_server.advice.store import sweep as sweep_advice
+from sync_server.anomalies.recovery import resolve_recovered
 from sync_server.app_state import get_config, get_online_key
 from sync_server.config import ServerConfig
 from sync_server.db import Database, get_database, try_lock_for_transaction, utc_now
@@ -59,6 +60,7 @@ def _parts(config: ServerConfig, now: datetime) -> dict[str, Callable[[Session],
             drop_old_results, results_days=config.results_days, rollup_days=config.rollup_days, now=now
         ),
         "log-ins": partial(sweep, now=now),
+        "recovery": partial(resolve_recovered, now=now),
         "advice": partial(sweep_advice, now=now),
         "scored windows": partial(
             keeping.sweep, now=now, days=config.scoring_keep_days, most=config.scoring_keep_windows

@@ -17,16 +17,18 @@ from werkzeug.wrappers import Response as BaseResponse
 from edge_runtime.errors import ContractError
 from sync_server.access.guard import current_actor, login_required
 from sync_server.access.routes import safe_next
-from sync_server.anomalies.filters import Filters, decode_cursor
+from sync_server.anomalies.filters import Filters
 from sync_server.anomalies.reading import Page, list_page, one_incident
 from sync_server.anomalies.status import MAX_ID, change_status
 from sync_server.dashboard import formats, plots
-from sync_server.dashboard.figures import TrendQuery, stats, trends
+from sync_server.dashboard.figures import TrendQuery, trends
+from sync_server.dashboard.kept import fleet_state
 from sync_server.db import session_scope, utc_now
 from sync_server.devices.listing import FLAGS, DeviceFilters, cohorts, list_devices
 from sync_server.devices.models import Device
 from sync_server.devices.reading import device_detail, find_device
 from sync_server.errors import RequestError
+from sync_server.paging import decode_cursor
 
 blueprint = Blueprint(
     "dashboard", __name__, template_folder="templates", static_folder="static", static_url_path="/static"
@@ -75,7 +77,7 @@ def fleet() -> str:
         trend = trends(session, query, now=now)
         return render_template(
             "fleet.html",
-            stats=stats(session, now=now),
+            stats=fleet_state(session),
             trend=trend,
             anomalies=plots.count_plot(trend["buckets"], trend["bucket_ms"], "anomalous", "anomalous windows"),
             incidents=plots.count_plot(trend["buckets"], trend["bucket_ms"], "incidents", "incidents", "second"),

@@ -21,6 +21,7 @@ from sync_server.ingest.records import Arrival
 from sync_server.ingest.store_ddl import SUMS
 
 HOUR_MS = 3_600_000
+UNKNOWN_RELEASE = 0  # what windows of a bundle count under that this repository does not know
 # Most devices have told of an hour when the next but one begins.
 _OPEN_HOURS = 2
 # A fold holds the rows that it moves until it is through: few enough that nobody waits for long.

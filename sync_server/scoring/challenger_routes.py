@@ -13,11 +13,11 @@ from edge_runtime.contract import routes
 from edge_runtime.contract.names import check_name
 from edge_runtime.errors import ContractError
 from sync_server.access.guard import current_actor, require_token
-from sync_server.anomalies.filters import whole_number
 from sync_server.apidoc.answers import Object
 from sync_server.apidoc.describe import describe
 from sync_server.db import get_database, session_scope, utc_now
 from sync_server.http import json_response, read_json
+from sync_server.paging import whole_number
 from sync_server.scoring import challengers, keeping
 from sync_server.scoring.comparison import compare
 from sync_server.scoring.worker import current_worker
