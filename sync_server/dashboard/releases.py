@@ -13,10 +13,9 @@ from sync_server.repository import metadata
 MAX_RELEASES = 100
 
 _CHANNELS = text("""
-    SELECT c.name, c.model, c.release, c.previous, c.share, c.state, c.cohorts, c.updated_at, r.plan IS NOT NULL AS planned,
-           r.stage, jsonb_array_length(r.plan -> 'stages') AS stages, r.outcome, r.trouble,
-           (SELECT max(b.version) FROM bundles b WHERE b.model = c.model AND b.release_number = c.release) AS version,
-           (SELECT l.verdict FROM rollout_looks l WHERE l.rollout_id = c.rollout_id ORDER BY l.id DESC LIMIT 1) AS verdict
+    SELECT c.name, c.model, c.release, c.previous, c.share, c.state, c.cohorts, c.updated_at,
+           r.plan IS NOT NULL AS planned, r.stage, jsonb_array_length(r.plan -> 'stages') AS stages, r.outcome, r.trouble,
+           (SELECT max(b.version) FROM bundles b WHERE b.model = c.model AND b.release_number = c.release) AS version
     FROM channels c LEFT JOIN rollout_runs r ON r.rollout_id = c.rollout_id ORDER BY c.name
 """)
 _RELEASES = text("""

@@ -94,7 +94,7 @@ def _wanted(form: Any) -> Change:
         )  # fmt: skip
     if action == "roll_back" and form.get("sure") != "yes":
         raise RequestError(
-            422, "not_confirmed", "The roll-back was not confirmed.", advice="Go back, and tick the box above the button."
+            422, "not_confirmed", "The roll-back was not confirmed.", advice="Go back and tick the box above the button."
         )
     if action == "advance":
         stage = form.get("from_stage", "")
