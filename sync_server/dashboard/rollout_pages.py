@@ -94,12 +94,20 @@ def _wanted(form: Any) -> Change:
         )  # fmt: skip
     if action == "roll_back" and form.get("sure") != "yes":
         raise RequestError(
-            422, "not_confirmed", "The roll-back was not confirmed.", advice="Go back and tick the box above the button."
+            422,
+            "not_confirmed",
+            "The roll-back was not confirmed.",
+            advice="Go back and tick the box above the button.",
         )
     if action == "advance":
-        stage = form.get("from_stage", "")
-        return Advance(from_stage=int(stage) if stage.isascii() and stage.isdigit() else -1, note=note)
+        return Advance(from_stage=_stage(form.get("from_stage", "")), note=note)
     simple: dict[str, type[Pause | Resume | RollBack]] = {"pause": Pause, "resume": Resume, "roll_back": RollBack}
     if action not in simple:
         raise RequestError(422, "bad_action", f"There is no action {action[:20]!r}.", advice="Load the page again.")
     return simple[action](note=note)
+
+
+def _stage(content: str) -> int:
+    if not (content.isascii() and content.isdigit() and len(content) <= 3):
+        raise RequestError(422, "bad_action", "The form names no stage.", advice="Load the page again.")
+    return int(content)

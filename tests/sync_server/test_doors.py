@@ -59,6 +59,9 @@ RULES: dict[tuple[str, str], frozenset[str]] = {
     ("POST", "/incidents/<int(max=9223372036854775807):incident_id>/status"): PAGE,
     ("GET", "/devices"): PAGE,
     ("GET", "/devices/<device_id>"): PAGE,
+    ("GET", "/rollouts"): PAGE,
+    ("GET", "/rollouts/<channel>"): PAGE,
+    ("POST", "/rollouts/<channel>"): PAGE,
 }
 GUARDED = sorted(key for key, who in RULES.items() if who != EVERYBODY)
 DENIED = {"not_authenticated", "token_unknown", "token_revoked", "token_expired", "wrong_kind", "csrf"}
