@@ -25,7 +25,8 @@ def trail() -> str | tuple[str, int]:
     """List the audit trail, newest first, a page at a time."""
     form = {name: request.args.get(name, "").strip() for name in _FORM}
     given = {name: value for name, value in form.items() if value}
-    problem, page = None, {"items": [], "next": None}
+    problem: str | None = None
+    page: dict[str, Any] = {"items": [], "next": None}
     try:
         filters = TrailFilters.from_query(given)
         after = decode_cursor(filters, request.args.get("cursor", ""))

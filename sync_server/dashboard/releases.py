@@ -14,7 +14,8 @@ MAX_RELEASES = 100
 
 _CHANNELS = text("""
     SELECT c.name, c.model, c.release, c.previous, c.share, c.state, c.cohorts, c.updated_at,
-           r.plan IS NOT NULL AS planned, r.stage, jsonb_array_length(r.plan -> 'stages') AS stages, r.outcome, r.trouble,
+           r.plan IS NOT NULL AS planned, r.stage, jsonb_array_length(r.plan -> 'stages') AS stages, r.outcome,
+           r.trouble,
            (SELECT max(b.version) FROM bundles b WHERE b.model = c.model AND b.release_number = c.release) AS version
     FROM channels c LEFT JOIN rollout_runs r ON r.rollout_id = c.rollout_id ORDER BY c.name
 """)

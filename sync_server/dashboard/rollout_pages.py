@@ -97,7 +97,7 @@ def _wanted(form: Any) -> Change:
             422,
             "not_confirmed",
             "The roll-back was not confirmed.",
-            advice="Go back and tick the box above the button.",
+            advice="Go back and tick the box.",
         )
     if action == "advance":
         return Advance(from_stage=_stage(form.get("from_stage", "")), note=note)
