@@ -41,6 +41,7 @@ BLUEPRINTS = (
     "sync_server.dashboard.routes:blueprint",
     "sync_server.dashboard.pages:blueprint",
     "sync_server.dashboard.rollout_pages:blueprint",
+    "sync_server.dashboard.audit_pages:blueprint",
     "sync_server.web_assets.routes:blueprint",
 )
 

@@ -122,6 +122,14 @@ def test_a_rollout_is_watched_and_rolled_back(page: Page, address: str, screensh
     expect(page.get_by_text("three times the anomalies")).to_be_visible()
 
 
+def test_the_audit_trail_is_followed_by_its_links(page: Page, address: str, screenshots: Path) -> None:
+    log_in(page, address, path="/audit")
+    page.screenshot(path=screenshots / "audit.png", full_page=True)
+    page.get_by_role("link", name="rollout.start", exact=True).first.click()
+    expect(page.get_by_label("What", exact=True)).to_have_value("rollout.start")
+    expect(page.locator("tbody tr")).to_have_count(4)
+
+
 def test_plots_speak_to_the_keyboard(page: Page, address: str) -> None:
     log_in(page, address)
     page.get_by_role("img", name="Anomalous windows").focus()
@@ -158,7 +166,7 @@ def test_everything_works_from_the_keyboard(page: Page, address: str) -> None:
     expect(page.get_by_text("decided with the keyboard")).to_be_visible()
 
 
-@pytest.mark.parametrize("path", ["/", "/incidents", "/devices", "/rollouts"])
+@pytest.mark.parametrize("path", ["/", "/incidents", "/devices", "/rollouts", "/audit"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_phone_width_in_light_and_dark(page: Page, address: str, screenshots: Path, path: str, scheme: str) -> None:
     page.emulate_media(color_scheme=scheme)
@@ -190,7 +198,7 @@ def test_text_can_be_read(page: Page, address: str) -> None:
     log_in(page, address)
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
-        for path in ("/", "/incidents", "/devices", "/incidents/1", "/rollouts", "/rollouts/stable"):
+        for path in ("/", "/incidents", "/devices", "/incidents/1", "/rollouts", "/rollouts/stable", "/audit"):
             page.goto(address + path)
             weak = page.evaluate(CONTRAST)
             assert weak == [], (scheme, path)

@@ -62,6 +62,7 @@ RULES: dict[tuple[str, str], frozenset[str]] = {
     ("GET", "/rollouts"): PAGE,
     ("GET", "/rollouts/<channel>"): PAGE,
     ("POST", "/rollouts/<channel>"): PAGE,
+    ("GET", "/audit"): PAGE,
 }
 GUARDED = sorted(key for key, who in RULES.items() if who != EVERYBODY)
 DENIED = {"not_authenticated", "token_unknown", "token_revoked", "token_expired", "wrong_kind", "csrf"}
