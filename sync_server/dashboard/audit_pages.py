@@ -65,5 +65,5 @@ def told(detail: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _short(value: object) -> str:
-    text = str(value)
+    text = "none" if value is None else ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     return text if len(text) <= 160 else f"{text[:159]}…"

@@ -300,7 +300,7 @@ def test_a_statement_that_fails_is_a_page_too(app: Flask, log_in: LogIn, owner_d
 
 def test_an_incident_says_what_it_may_be(fleet: list[ServerDevice], log_in: LogIn) -> None:
     browser, _ = log_in()
-    assert "Put together from the contributions at the peak." in page(browser, "/incidents/1")
+    assert "Put together from the contributions at the peak" in page(browser, "/incidents/1")
 
 
 def test_incidents_can_be_taken_away_as_a_file(fleet: list[ServerDevice], log_in: LogIn) -> None:
@@ -333,3 +333,4 @@ def test_details_of_a_change_are_told_as_a_change() -> None:
     assert told == [("share", "100 → 400")]
     assert audit_pages.told({"before": None, "after": {"share": 100}, "note": "x" * 200})[0] == ("share", "100")
     assert len(audit_pages.told({"note": "x" * 200})[0][1]) == 160
+    assert audit_pages.told({"added": ["a", "b"], "previous": None}) == [("added", "a, b"), ("previous", "none")]
