@@ -10,24 +10,52 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
+import msgspec
 from flask import Blueprint, Response, request
+from msgspec import Meta
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from edge_runtime.contract import checks, routes
 from edge_runtime.errors import ContractError
 from sync_server.access.guard import require_token
+from sync_server.apidoc.answers import PRINTABLE, Moment, Object
+from sync_server.apidoc.describe import describe
 from sync_server.db import session_scope
 from sync_server.http import json_response
-from sync_server.paging import Key, decode_cursor, digest_of, encode_cursor, read_limit, whole_number
+from sync_server.paging import (
+    DEFAULT_LIMIT,
+    MAX_LIMIT,
+    Key,
+    decode_cursor,
+    digest_of,
+    encode_cursor,
+    read_limit,
+    whole_number,
+)  # fmt: skip
 
 blueprint = Blueprint("trail", __name__)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MOST_CHARACTERS = 256
 _PARAMETERS = ("actor", "action", "subject", "from_ms", "to_ms", "limit", "cursor")
+Line = Annotated[str, Meta(max_length=_MOST_CHARACTERS, pattern=PRINTABLE)]
+
+
+class TrailQuery(msgspec.Struct):
+    """The parameters of ``GET /api/audit``, which :class:`TrailFilters` reads."""
+
+    actor: Line | None = None
+    action: Line | None = None
+    subject: Line | None = None
+    from_ms: Moment | None = None
+    to_ms: Moment | None = None
+    limit: Annotated[int, Meta(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT
+    cursor: str = ""
+
+
 # Each filter is a fixed clause; values travel as parameters.
 _CLAUSES = {
     "actor": "actor = :actor",
@@ -120,6 +148,7 @@ def list_entries(session: Session, filters: TrailFilters, *, limit: int, after: 
 
 @blueprint.get(routes.AUDIT)
 @require_token("ops", "view", session=True)
+@describe("access", query=TrailQuery, answers={200: Object})
 def entries() -> Response:
     """List who did what to what: ``actor``, ``action``, ``subject``, ``from_ms``, ``to_ms``, ``limit``, ``cursor``."""
     filters = TrailFilters.from_query(request.args)

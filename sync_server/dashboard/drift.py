@@ -8,21 +8,22 @@ population (Siddiqi, Credit Risk Scorecards, 2006).
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+import numpy as np
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from edge_runtime.contract.histogram import BINS
-from sync_server.ingest.rollups import HOUR_MS, UNKNOWN_RELEASE
+from sync_server.ingest.rollups import HOUR_MS
+from sync_server.rollouts.bounds import psi
 
 DAY_MS = 24 * HOUR_MS
-# Added to each bin's share, so that a bin that is empty on one side does not make the index infinite.
-_FLOOR = 0.0001
+# What windows of a bundle count as that this repository does not know.
+UNKNOWN_RELEASE = 0
 _NEWEST = text("SELECT max(started_at_ms) FROM hourly_rollups WHERE started_at_ms <= :now_ms")
 # The releases with the most windows in the last day; 20 are more than one looks at.
 _RELEASES = text("""
@@ -83,7 +84,7 @@ def _is_histogram(value: object) -> bool:
 
 
 def stability_index(present: Sequence[int], expected: Sequence[int]) -> float | None:
-    """Return the stability index of two histograms, sum over bins of (p - q) ln(p / q), None if one is empty.
+    """Return the population stability index of two histograms, None if one is empty.
 
     Args:
         present: Counts, one a bin.
@@ -91,9 +92,5 @@ def stability_index(present: Sequence[int], expected: Sequence[int]) -> float | 
     """
     if not sum(present) or not sum(expected):
         return None
-    scale = 1 + len(present) * _FLOOR
-    index = 0.0
-    for p, q in zip(present, expected, strict=True):
-        share, wanted = (p / sum(present) + _FLOOR) / scale, (q / sum(expected) + _FLOOR) / scale
-        index += (share - wanted) * math.log(share / wanted)
-    return index
+    shares, wanted = np.asarray(present, float) / sum(present), np.asarray(expected, float) / sum(expected)
+    return float(psi(shares, wanted))
