@@ -205,16 +205,16 @@ def _devices(known: Known) -> list[str]:
 def _reads(known: Known) -> list[str]:
     """The server's answers to operators, as the 95th percentile of one client."""
     rows = [
-        ["lists of incidents, any filter and page", "450 ms", "50 ms", known.figure("reads", r"incidents, 1 client")],
-        ["lists of windows, any filter and page", "", "50 ms", known.figure("reads", r"windows, 1 client")],
+        ["incidents, any filter and page", "450 ms", "50 ms", known.figure("reads", r"incidents, 1 client")],
+        ["windows, any filter and page", "", "50 ms", known.figure("reads", r"windows, 1 client")],
         ["one device", "290 ms", "50 ms", known.figure("reads", r"/devices/<id>, 1 client")],
         ["the fleet in figures", "320 ms", "50 ms", known.figure("reads", r"/stats, 1 client")],
         ["trends of 30 days", "680 ms", "60 ms", known.figure("reads", r"/trends, 1 client")],
         ["trends of 30 days, size", "2 MB", "50,000 bytes", known.figure("reads", r"^trends of 30 days, largest")],
     ]
     text = (
-        "10 million anomalous windows and 10,000 devices stored, over HTTP, 95th percentile; client, server and Postgres"
-        " share the machine. The plans: [query-plans.md](query-plans.md)."
+        "10 million anomalous windows and 10,000 devices stored, over HTTP, 95th percentile; client, server and"
+        " Postgres share the machine. The plans: [query-plans.md](query-plans.md)."
     )
     return [
         "## Reading from the server",

@@ -18,12 +18,10 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from edge_runtime.contract.histogram import BINS
-from sync_server.ingest.rollups import HOUR_MS
+from sync_server.ingest.rollups import HOUR_MS, UNKNOWN_RELEASE
 from sync_server.rollouts.bounds import psi
 
 DAY_MS = 24 * HOUR_MS
-# What windows of a bundle count as that this repository does not know.
-UNKNOWN_RELEASE = 0
 _NEWEST = text("SELECT max(started_at_ms) FROM hourly_rollups WHERE started_at_ms <= :now_ms")
 # The releases with the most windows in the last day; 20 are more than one looks at.
 _RELEASES = text("""
