@@ -79,10 +79,7 @@ def tend(database: Database, read_key: ReadKey, *, now: datetime) -> None:
         read_key: Returns the online key; read only when something is signed.
         now: The server's clock.
     """
-    with database.session() as session:
-        open_runs = select(RolloutRun.rollout_id).where(RolloutRun.outcome.is_(None)).order_by(RolloutRun.rollout_id)
-        numbers = list(session.scalars(open_runs))
-    for number in numbers:
+    for number in open_runs(database):
         try:
             _tend_one(database, read_key, number, now)
         except StellaError as error:
@@ -93,6 +90,13 @@ def tend(database: Database, read_key: ReadKey, *, now: datetime) -> None:
             log.exception("rollout %d could not be looked at and will be tried again", number)
 
 
+def open_runs(database: Database) -> list[int]:
+    """Return the ids of the rollouts that have not ended."""
+    statement = select(RolloutRun.rollout_id).where(RolloutRun.outcome.is_(None)).order_by(RolloutRun.rollout_id)
+    with database.session() as session:
+        return list(session.scalars(statement))
+
+
 def _tend_one(database: Database, read_key: ReadKey, number: int, now: datetime) -> None:
     """Take one rollout's turn, unless another process is at it."""
     with database.session() as turn:  # holds the lock of the turn, and reads; what is written is committed apart
@@ -100,6 +104,9 @@ def _tend_one(database: Database, read_key: ReadKey, number: int, now: datetime)
             return
         with database.session() as session:
             run, rollout = _load(session, number)
+            if rollout.id != number:  # a server of an older version started the next one
+                end(run, "replaced", now)
+                return
             plan = plan_of(run)
             _tick(run, plan, now, counts=rollout.state == "running")
             note_reach(session, run, rollout, now)

@@ -99,6 +99,7 @@ class Finding:
         p: Bound on the probability of so clear a difference by chance.
         budget: What ``p`` has to keep above.
         why: One sentence for people.
+        training: Of the scores: the index of the treated devices that run the release against its training histogram.
     """
 
     gate: str
@@ -113,6 +114,7 @@ class Finding:
     p: float | None
     budget: float
     why: str
+    training: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the finding as it is stored and shown."""
@@ -170,13 +172,14 @@ class _Sides:
 def _finding(
     gate: str, against: Literal["control", "own_week", "limit"], sides: _Sides, *, treated: float,
     control: float | None, effect: float, limit: float, p: float, budget: float, says: str, least_count: bool = True,
+    training: float | None = None,
 ) -> Finding:  # fmt: skip
     """Put the verdict together: large enough to matter, and clearer than chance."""
     tripped = p <= budget and effect >= limit and least_count
     ending = f"p <= {p:.1g}, trips at {budget:.1g}."
     return Finding(
         gate, against, "tripped" if tripped else "holds", sides.inside, sides.outside, treated, control,
-        min(effect, _LARGEST_RATIO), limit, p, budget, f"{says} {ending}",
+        min(effect, _LARGEST_RATIO), limit, p, budget, f"{says} {ending}", training,
     )  # fmt: skip
 
 
@@ -245,7 +248,15 @@ def _ratio(above: float, below: float) -> float:
 
 
 def _against_own_week(
-    gate: str, figures: Figures, plan: Plan, worse: Flags, better: Flags, margin: float, budget: float
+    gate: str,
+    figures: Figures,
+    plan: Plan,
+    worse: Flags,
+    better: Flags,
+    margin: float,
+    budget: float,
+    *,
+    training: float | None = None,
 ) -> Finding:
     """Let each treated device vote: worse than its own week by the margin, or not; half of them may be by chance."""
     long_enough = figures.before.windows >= np.maximum(plan.least_windows, _LEAST_PAST * figures.now.windows)
@@ -259,6 +270,7 @@ def _against_own_week(
         gate, "own_week", sides, treated=share, control=0.5, effect=share, limit=0.5,
         p=binomial_tail(votes, sides.inside, 0.5), budget=budget,
         says=f"{votes} of {sides.inside} devices are worse than their own week before by more than {margin:g}.",
+        training=training,
     )  # fmt: skip
 
 
@@ -268,11 +280,13 @@ def _scores(figures: Figures, plan: Plan, budget: float) -> Finding:
     now = _shares(figures.now.histogram, figures.now.windows[:, None], plan.least_windows)
     before = _shares(figures.before.histogram, figures.before.windows[:, None], plan.least_windows)
     sides = _Sides(np.isfinite(now[:, 0]), figures.treated, plan.least_devices)
+    training = _training_index(now, figures)
     if not sides.has_control:
         enough = (figures.now.windows >= _LEAST_SCORED)[:, None]
         drift = psi(np.where(enough, now, np.nan), figures.training_now) - psi(before, figures.training_before)
         worse, better = drift > settings.training_psi, drift <= settings.training_psi  # NaN: neither
-        return _against_own_week("scores", figures, plan, worse, better, settings.training_psi, budget)
+        margin = settings.training_psi
+        return _against_own_week("scores", figures, plan, worse, better, margin, budget, training=training)
     if sides.inside < sides.least:
         return _few("scores", "control", sides, settings.psi)
     groups = [now[sides.counted & group].mean(axis=0) for group in (figures.treated, ~figures.treated)]
@@ -281,7 +295,16 @@ def _scores(figures: Figures, plan: Plan, budget: float) -> Finding:
     return _finding(
         "scores", "control", sides, treated=index, control=None, effect=index, limit=settings.psi, p=p, budget=budget,
         says=f"Score distributions differ by a stability index of {index:.3f}, clearest at a score of {edge:g}.",
+        training=training,
     )  # fmt: skip
+
+
+def _training_index(now: Floats, figures: Figures) -> float | None:
+    """Return the index of the treated devices' mean histogram against that of their training, None without any."""
+    known = figures.treated & np.isfinite(now[:, 0]) & np.isfinite(figures.training_now[:, 0])
+    if not known.any():
+        return None
+    return float(psi(now[known].mean(axis=0), figures.training_now[known].mean(axis=0)))
 
 
 def _clearest_edge(now: Floats, before: Floats, treated: Flags) -> tuple[float, float]:
