@@ -22,7 +22,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from securesystemslib.signer import CryptoSigner, SSlibKey
-from sqlalchemy import text
+from sqlalchemy import select, text
 from tuf.api.metadata import Metadata, Root, TargetFile, Targets, Timestamp
 
 from benchmarks.rollout_fleet import RandomFleet
@@ -34,6 +34,7 @@ from sync_server.repository.online_key import public_pem
 from sync_server.repository.signing import sign_snapshot
 from sync_server.rollouts.controller import tend
 from sync_server.rollouts.gates import Counted
+from sync_server.rollouts.models import RolloutRun
 from sync_server.rollouts.plan import Plan
 from sync_server.rollouts.requests import Start
 from sync_server.rollouts.service import change_rollout
@@ -194,6 +195,15 @@ class Story:
     def hours(self) -> float:
         """Hours since the story began."""
         return (self.now - BEGIN).total_seconds() / 3600
+
+    @property
+    def end(self) -> tuple[float, str] | None:
+        """When, in hours since the story began, and how the rollout ended; None while it has not."""
+        with self.database.session() as session:
+            run = session.scalars(select(RolloutRun).order_by(RolloutRun.rollout_id.desc()).limit(1)).one()
+        if run.outcome is None or run.ended_at is None:
+            return None
+        return (run.ended_at - BEGIN).total_seconds() / 3600, run.outcome
 
     @property
     def share_that_had_it(self) -> float:
