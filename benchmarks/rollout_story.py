@@ -33,7 +33,7 @@ from sync_server.repository import metadata
 from sync_server.repository.online_key import public_pem
 from sync_server.repository.signing import sign_snapshot
 from sync_server.rollouts.controller import tend
-from sync_server.rollouts.gates import Counted
+from sync_server.rollouts.findings import Counted
 from sync_server.rollouts.models import RolloutRun
 from sync_server.rollouts.plan import Plan
 from sync_server.rollouts.requests import Start

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.rollout_fleet import Floats, Nature, RandomFleet, add
-from sync_server.rollouts.gates import Counted, Figures, judge
+from sync_server.rollouts.findings import Counted, Figures
+from sync_server.rollouts.gates import judge
 from sync_server.rollouts.plan import Plan
 from sync_server.rollouts.spending import budget
 

@@ -19,7 +19,8 @@ from benchmarks.rollout_trial import Trial, try_out
 from sync_server.db import Database
 from sync_server.embedded_postgres import EmbeddedPostgres
 from sync_server.migrations import migrate
-from sync_server.rollouts.gates import Figures, judge
+from sync_server.rollouts.findings import Figures
+from sync_server.rollouts.gates import judge
 from sync_server.rollouts.plan import Plan
 
 QUESTION = (

@@ -36,7 +36,8 @@ from sync_server.repository.metadata import LOCK
 from sync_server.rollouts import metrics
 from sync_server.rollouts.announcing import announce
 from sync_server.rollouts.figures import Scale, read_figures
-from sync_server.rollouts.gates import Finding, judge
+from sync_server.rollouts.findings import Finding
+from sync_server.rollouts.gates import judge
 from sync_server.rollouts.models import Channel, RolloutLook, RolloutRun
 from sync_server.rollouts.plan import Plan
 from sync_server.rollouts.reach import note_reach

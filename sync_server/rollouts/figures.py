@@ -25,11 +25,13 @@ from edge_runtime.contract.histogram import BINS
 from edge_runtime.contract.rollout import Rollout
 from sync_server.rollouts.assignment import CHANNEL_DEVICES, LOTS, parameters
 from sync_server.rollouts.bounds import Floats
-from sync_server.rollouts.gates import Counted, Figures
+from sync_server.rollouts.findings import Counted, Figures
 from sync_server.rollouts.models import RolloutRun
 from sync_server.rollouts.plan import Plan
 
-SAMPLE = 5_000
+SAMPLE = 2_000
+# A look is nobody's request: on a fleet whose summaries are not in memory it may take longer than those may.
+_LONGEST_MS = 5 * 60_000
 WEEK = timedelta(days=7)
 _HOUR_MS = 3_600_000
 _NOT_THE_DEVICE = "download_failed"  # a network out of reach says nothing of the release
@@ -102,7 +104,7 @@ def read_figures(
     """Read the figures of one look.
 
     Args:
-        session: An open transaction.
+        session: An open transaction, whose statements may take five minutes from then on.
         run: The run; its segment says since when.
         rollout: What is signed.
         plan: Its settings.
@@ -118,6 +120,7 @@ def read_figures(
     }
     scale = Scale(**session.execute(_COUNT, values).mappings().one())
     values["lots_inside"], values["lots_outside"] = _lots(scale.inside), _lots(scale.outside)
+    session.execute(text(f"SET LOCAL statement_timeout = {_LONGEST_MS}"))
     rows = session.execute(_FIGURES, values).all()
     return _figures(rows, _training(session, rollout), rollout), scale
 

@@ -100,6 +100,8 @@ def test_a_plan_says_to_whom_and_nothing_else_does(put: Put) -> None:
     assert start(put, {}, share=5).json["code"] == "plan_and_share"
     assert start(put, {}, cohorts=["north"]).json["code"] == "plan_and_share"
     assert put("pause", note="x" * 501).json["code"] == "bad_field"
+    for note in ("a\u0000b", "two\nlines", "\x1b[31m"):
+        assert put("pause", note=note).json["code"] == "bad_note"
 
 
 def test_advancing_what_has_no_plan_or_is_paused(put: Put) -> None:

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from benchmarks.rollout_fleet import Nature
 from benchmarks.rollout_trial import try_out
 from sync_server.rollouts.bounds import binomial_tail, less_own_past, psi, randomisation_bounds
-from sync_server.rollouts.gates import Counted, Figures, Finding, judge
+from sync_server.rollouts.findings import Counted, Figures, Finding
+from sync_server.rollouts.gates import judge
 from sync_server.rollouts.plan import GateSettings, Plan, Silent, Stage
 from sync_server.rollouts.spending import WEIGHTS, budget, look_part, stage_part
 
