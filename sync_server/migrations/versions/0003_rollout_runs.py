@@ -7,7 +7,7 @@ from alembic import op
 from sync_server.rollouts.ddl import RUN_STATEMENTS
 
 revision = "0003"
-down_revision = "0002"
+down_revision = "0007"
 
 
 def upgrade() -> None:
