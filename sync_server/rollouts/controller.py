@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from cryptography.hazmat.primitives.asymmetric import ec
-from sqlalchemy import select
+from sqlalchemy import and_, exists, or_, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
@@ -40,7 +40,7 @@ from sync_server.rollouts.findings import Finding
 from sync_server.rollouts.gates import judge
 from sync_server.rollouts.models import Channel, RolloutLook, RolloutRun
 from sync_server.rollouts.plan import Plan
-from sync_server.rollouts.reach import note_reach
+from sync_server.rollouts.reach import note_reach, note_silence
 from sync_server.rollouts.requests import MAX_NOTE_CHARACTERS, Advance, Pause, RollBack
 from sync_server.rollouts.runs import end, next_stage, plan_of
 from sync_server.rollouts.service import change_rollout
@@ -73,7 +73,7 @@ class _Look:
 
 
 def tend(database: Database, read_key: ReadKey, *, now: datetime) -> None:
-    """Do what is due for every rollout that has not ended.
+    """Do what is due for every rollout, see :func:`open_runs`.
 
     Args:
         database: The database.
@@ -92,10 +92,12 @@ def tend(database: Database, read_key: ReadKey, *, now: datetime) -> None:
 
 
 def open_runs(database: Database) -> list[int]:
-    """Return the ids of the rollouts that have not ended."""
-    statement = select(RolloutRun.rollout_id).where(RolloutRun.outcome.is_(None)).order_by(RolloutRun.rollout_id)
+    """Return the ids of the rollouts that have not ended, and of those whose last devices are still on their way."""
+    is_signed = exists().where(Channel.rollout_id == RolloutRun.rollout_id)
+    on_its_way = and_(RolloutRun.outcome == "finished", RolloutRun.reach_at.is_(None), is_signed)
+    statement = select(RolloutRun.rollout_id).where(or_(RolloutRun.outcome.is_(None), on_its_way))
     with database.session() as session:
-        return list(session.scalars(statement))
+        return list(session.scalars(statement.order_by(RolloutRun.rollout_id)))
 
 
 def _tend_one(database: Database, read_key: ReadKey, number: int, now: datetime) -> None:
@@ -109,10 +111,12 @@ def _tend_one(database: Database, read_key: ReadKey, number: int, now: datetime)
                 end(run, "replaced", now)
                 return
             plan = plan_of(run)
-            _tick(run, plan, now, counts=rollout.state == "running")
+            _tick(run, plan, now, counts=rollout.state == "running" and run.outcome is None)
             note_reach(session, run, rollout, now)
+            if plan is not None:
+                note_silence(session, run, rollout, plan.gates.silent.hours, now)
         _measure(run.channel, rollout, run.stage)
-        if plan is None or rollout.state != "running" or not _is_look_due(run, plan):
+        if plan is None or run.outcome is not None or rollout.state != "running" or not _is_look_due(run, plan):
             return
         look = _look(turn, run, rollout, plan, now)
         seen = (run.segment, run.looks, rollout)

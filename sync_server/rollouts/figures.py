@@ -122,7 +122,7 @@ def read_figures(
     values["lots_inside"], values["lots_outside"] = _lots(scale.inside), _lots(scale.outside)
     session.execute(text(f"SET LOCAL statement_timeout = {_LONGEST_MS}"))
     rows = session.execute(_FIGURES, values).all()
-    return _figures(rows, _training(session, rollout), rollout), scale
+    return _figures(rows, _training(session, rollout), rollout, run.silent_before or 0.0), scale
 
 
 def _times(run: RolloutRun, now: datetime) -> dict[str, Any]:
@@ -153,7 +153,9 @@ def _lots(devices: int) -> int:
     return LOTS if devices <= SAMPLE else LOTS * SAMPLE // devices
 
 
-def _figures(rows: Any, training: dict[tuple[int, str | None], Floats], rollout: Rollout) -> Figures:
+def _figures(
+    rows: Any, training: dict[tuple[int, str | None], Floats], rollout: Rollout, silent_before: float
+) -> Figures:
     unknown = np.full(BINS, np.nan)
     now_training, before_training = np.empty((len(rows), BINS)), np.empty((len(rows), BINS))
     for place, row in enumerate(rows):
@@ -171,6 +173,7 @@ def _figures(rows: Any, training: dict[tuple[int, str | None], Floats], rollout:
         before=_counted([row.before for row in rows]),
         training_now=now_training,
         training_before=before_training,
+        silent_before=silent_before,
     )
 
 

@@ -44,6 +44,7 @@ class Figures:
         before: In the week before the rollout.
         training_now: [devices, 15] shares of the training histogram of what it runs, NaN unless that is the release.
         training_before: [devices, 15] the same of the release before.
+        silent_before: Share of the fleet that was silent when the watch began.
     """
 
     treated: Flags
@@ -54,6 +55,7 @@ class Figures:
     before: Counted
     training_now: Floats
     training_before: Floats
+    silent_before: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

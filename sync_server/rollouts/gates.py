@@ -30,6 +30,8 @@ from sync_server.rollouts.spending import WEIGHTS
 
 # A device whose past is much shorter than its present would look worse by chance more often than half the time.
 _LEAST_PAST = 0.8
+# How much of a rise of the fleet's silence is taken for weather where there is no control.
+_SILENT_RISE, _MOST_TOLERATED = 1.5, 0.99
 # Windows that the index of one device's histogram needs, 20 a bin: of an hour's 60 windows, chance alone makes it 0.25.
 _LEAST_SCORED = 20 * BINS
 
@@ -233,8 +235,10 @@ def _silent(figures: Figures, plan: Plan, budget: float) -> Finding:
         )  # fmt: skip
     count = int((figures.silent & figures.treated).sum())
     share = count / sides.inside
+    # Devices that come once a day are always silent by this measure: what the fleet did before is no fault.
+    tolerated = min(max(settings.tolerated, _SILENT_RISE * figures.silent_before), _MOST_TOLERATED)
     return finding(
-        "silent", "limit", sides, treated=share, control=settings.tolerated, effect=share, limit=settings.tolerated,
-        p=binomial_tail(count, sides.inside, settings.tolerated), budget=budget,
-        says=f"Silent for {settings.hours} h: {share:.1%} of the devices; {settings.tolerated:.1%} are tolerated.",
+        "silent", "limit", sides, treated=share, control=figures.silent_before, effect=share, limit=tolerated,
+        p=binomial_tail(count, sides.inside, tolerated), budget=budget,
+        says=f"Silent for {settings.hours} h: {share:.1%} of the devices; {tolerated:.1%} are tolerated.",
     )  # fmt: skip

@@ -190,6 +190,14 @@ def test_devices_that_fall_silent_trip(inside: int) -> None:
     assert verdicts(dataclasses.replace(made, silent=everywhere)) == ALL_HOLD, "the network, not the release"
 
 
+def test_devices_that_come_once_a_day_are_no_alarm_at_the_last_stage() -> None:
+    often_silent = np.arange(400) % 2 == 0
+    made = figures(inside=400, silent=often_silent)
+    assert verdicts(made)["silent"] == "tripped"
+    assert verdicts(dataclasses.replace(made, silent_before=0.5))["silent"] == "holds"
+    assert verdicts(dataclasses.replace(made, silent=made.treated, silent_before=0.5))["silent"] == "tripped"
+
+
 def test_too_few_devices_say_so() -> None:
     found = judge(figures(90, 9), Plan(), BUDGET)
     assert {finding.verdict for finding in found} == {"few"}

@@ -167,9 +167,9 @@ def test_a_share_by_hand_begins_a_segment_of_its_own(tell: Tell) -> None:
     story.run(hours=4)
     do(story, Share(share=5000))
     run = run_of(story)
-    assert (run.stage, run.segment, run.extra_segments, run.unplanned, run.watched_seconds) == (0, 1, 1, True, 0)
+    assert (run.stage, run.segment, run.extra_segments, run.unplanned, run.watched_seconds) == (1, 1, 1, True, 0)
     story.run(hours=8)
-    assert story.signed().share == 10_000, "the stage of 20 % reaches nobody new and is passed by"
+    assert story.signed().share == 10_000, "the stage of 20 % reached nobody new and was passed by"
     assert run_of(story).stage == 2
     assert not run_of(story).unplanned
 
