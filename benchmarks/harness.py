@@ -31,9 +31,9 @@ FORMAT = 1
 # The scripts, in the order in which they are run and shown.
 NAMES = (
     "forest", "scoring", "autoencoder", "fidelity", "graph", "cmapss", "quality", "attribution", "device", "web",
-    "training", "gpu",
+    "training", "gpu", "ingest", "server_scoring", "reads", "rollouts",
 )  # fmt: skip
-APART = ("aarch64",)  # scripts that are run by themselves, with results of the same form
+APART = ("aarch64", "ingest_soak")  # scripts that are run by themselves, with results of the same form
 Cell = str | int | float | None
 
 

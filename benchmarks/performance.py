@@ -67,7 +67,7 @@ def page(results: Iterable[Mapping[str, Any]]) -> str:
     """
     known = Known({result["benchmark"]: result for result in results})
     parts = [_HEAD, *_batches(known), *_training(known), *_forests(known), *_networks(known), *_devices(known)]
-    parts += [*_gpu(known), _DIFFERENT]
+    parts += [*_gpu(known), *_reads(known), _DIFFERENT]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
@@ -200,6 +200,28 @@ def _devices(known: Known) -> list[str]:
     )
     text = "The Arm core is emulated: its verdicts are true, its times would not be."
     return ["## Devices", text, markdown_table(COLUMNS, rows), *sources]
+
+
+def _reads(known: Known) -> list[str]:
+    """The server's answers to operators, as the 95th percentile of one client."""
+    rows = [
+        ["incidents, any filter and page", "450 ms", "50 ms", known.figure("reads", r"incidents, 1 client")],
+        ["windows, any filter and page", "", "50 ms", known.figure("reads", r"windows, 1 client")],
+        ["one device", "290 ms", "50 ms", known.figure("reads", r"/devices/<id>, 1 client")],
+        ["the fleet in figures", "320 ms", "50 ms", known.figure("reads", r"/stats, 1 client")],
+        ["trends of 30 days", "680 ms", "60 ms", known.figure("reads", r"/trends, 1 client")],
+        ["trends of 30 days, size", "2 MB", "50,000 bytes", known.figure("reads", r"^trends of 30 days, largest")],
+    ]
+    text = (
+        "10 million anomalous windows and 10,000 devices stored, over HTTP, 95th percentile; client, server and"
+        " Postgres share the machine. The plans: [query-plans.md](query-plans.md)."
+    )
+    return [
+        "## Reading from the server",
+        text,
+        markdown_table(COLUMNS, rows),
+        known.source("reads", "python -m benchmarks reads"),
+    ]
 
 
 def _gpu(known: Known) -> list[str]:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_runtime.contract.histogram import BINS, EDGES
-from sync_server.rollouts.gates import Counted
+from sync_server.rollouts.findings import Counted
 
 Floats = npt.NDArray[np.float64]
 

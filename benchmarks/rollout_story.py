@@ -22,7 +22,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from securesystemslib.signer import CryptoSigner, SSlibKey
-from sqlalchemy import text
+from sqlalchemy import select, text
 from tuf.api.metadata import Metadata, Root, TargetFile, Targets, Timestamp
 
 from benchmarks.rollout_fleet import RandomFleet
@@ -33,7 +33,8 @@ from sync_server.repository import metadata
 from sync_server.repository.online_key import public_pem
 from sync_server.repository.signing import sign_snapshot
 from sync_server.rollouts.controller import tend
-from sync_server.rollouts.gates import Counted
+from sync_server.rollouts.findings import Counted
+from sync_server.rollouts.models import RolloutRun
 from sync_server.rollouts.plan import Plan
 from sync_server.rollouts.requests import Start
 from sync_server.rollouts.service import change_rollout
@@ -53,8 +54,8 @@ _DEVICES = text("""
     )
     INSERT INTO devices (id, installation_id, enrolment_id, cohort, kind, model, channel, created_at, last_seen_at,
                          active_release)
-    SELECT id, id, (SELECT token_id FROM enrolment), 'north', 'edge', :model, :channel, :began, :began, :old
-    FROM unnest(CAST(:ids AS text[])) AS id
+    SELECT id, id, (SELECT token_id FROM enrolment), cohort, 'edge', :model, :channel, :began, :began, :old
+    FROM unnest(CAST(:ids AS text[]), CAST(:cohorts AS text[])) AS device (id, cohort)
 """)
 _BUNDLES = text("""
     INSERT INTO bundles (digest, path, model, version, release_number, size, size_unpacked, signer, manifest,
@@ -108,6 +109,7 @@ class Story:
         key: The server's online key.
         release: How the new release behaves.
         step_hours: Time between two polls of every device.
+        cohorts: The devices' cohorts, in turn.
         now: The clock of everything.
         log: What was signed, whenever it changed: hours since the start, share, state, devices on the new release.
     """
@@ -117,12 +119,14 @@ class Story:
     key: ec.EllipticCurvePrivateKey
     release: Release = field(default_factory=Release)
     step_hours: int = 4
+    cohorts: tuple[str, ...] = ("north",)
     now: datetime = BEGIN
     log: list[tuple[float, int, str, int]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         count = self.fleet.nature.devices
         self.ids = [hashlib.sha256(f"{self.fleet.rng.random()} {n}".encode()).hexdigest()[:32] for n in range(count)]
+        self.cohort_of = [self.cohorts[n % len(self.cohorts)] for n in range(count)]
         self.active = np.full(count, OLD)
         draws = self.fleet.rng.random((2, count))
         self.refuses, self.falls_silent = draws[0] < self.release.refused, draws[1] < self.release.silenced
@@ -142,17 +146,26 @@ class Story:
     def run(self, hours: int) -> Rollout:
         """Let time pass: devices poll and score, upkeep takes its turns. Returns the rollout at the end."""
         for _ in range(0, hours, self.step_hours):
-            self.poll()
-            self._score(self.step_hours)
-            self.now += timedelta(hours=self.step_hours)
-            tend(self.database, lambda: self.key, now=self.now)
+            self.live()
+            self.turn()
             self._write_down(self.signed())
         return self.signed()
+
+    def live(self) -> None:
+        """Let devices poll, and score for the hours until their next poll."""
+        self.poll()
+        self._score(self.step_hours)
+        self.now += timedelta(hours=self.step_hours)
+
+    def turn(self) -> None:
+        """Let upkeep take one turn."""
+        tend(self.database, lambda: self.key, now=self.now)
 
     def poll(self) -> None:
         """Let every device that still can poll, decide, and say how it is."""
         rollout = self.signed()
-        wanted = np.array([decide(rollout, name, "north", int(self.active[n])) for n, name in enumerate(self.ids)])
+        devices = zip(self.ids, self.cohort_of, self.active, strict=True)
+        wanted = np.array([decide(rollout, name, cohort, int(active)) for name, cohort, active in devices])
         fails = (wanted == NEW) & self.refuses & (self.active != NEW)
         awake = ~(self.falls_silent & (self.active == NEW))
         self.active = np.where(awake & ~fails, wanted, self.active)
@@ -182,6 +195,15 @@ class Story:
     def hours(self) -> float:
         """Hours since the story began."""
         return (self.now - BEGIN).total_seconds() / 3600
+
+    @property
+    def end(self) -> tuple[float, str] | None:
+        """When, in hours since the story began, and how the rollout ended; None while it has not."""
+        with self.database.session() as session:
+            run = session.scalars(select(RolloutRun).order_by(RolloutRun.rollout_id.desc()).limit(1)).one()
+        if run.outcome is None or run.ended_at is None:
+            return None
+        return (run.ended_at - BEGIN).total_seconds() / 3600, run.outcome
 
     @property
     def share_that_had_it(self) -> float:
@@ -217,7 +239,8 @@ class Story:
                 })  # fmt: skip
             sign_snapshot(session, self.key, self.now)
             began = self.now - timedelta(days=30)
-            session.execute(_DEVICES, {"ids": self.ids, "began": began, "model": MODEL, "channel": CHANNEL, "old": OLD})
+            values = {"ids": self.ids, "cohorts": self.cohort_of, "began": began}
+            session.execute(_DEVICES, {**values, "model": MODEL, "channel": CHANNEL, "old": OLD})
 
     def _targets(self) -> list[tuple[str, TargetFile]]:
         files = []

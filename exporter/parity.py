@@ -91,7 +91,7 @@ def compare_graph(
         windows=int(trained.size),
         max_raw_difference=float(difference.max(initial=0.0)),
         mean_raw_difference=float(difference.mean()) if difference.size else 0.0,
-        spearman=_spearman(trained, graph),
+        spearman=spearman(trained, graph),
         label_flips=flips,
         label_flip_share=flips / max(1, trained.size),
         auc=after,
@@ -133,7 +133,8 @@ def _judged(labels: npt.NDArray[np.int8]) -> npt.NDArray[np.bool_] | None:
     return judged if np.unique(labels[judged]).size == 2 else None
 
 
-def _spearman(a: Scores, b: Scores) -> float:
+def spearman(a: Scores, b: Scores) -> float:
+    """Return the rank correlation of two sets of scores, equal values sharing their mean rank; 1 when all are equal."""
     from scipy.stats import rankdata
 
     if a.size < 2:

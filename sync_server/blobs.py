@@ -10,6 +10,7 @@ import errno
 import hashlib
 import logging
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
     from sync_server.config import ServerConfig
 
 log = logging.getLogger(__name__)
+
+# The library tries for three minutes, and each request that waits holds a thread. Its timeouts of one try (5 s to
+# connect, 30 s in all) stay: setting them here would drop what the AWS_* environment says.
+_RETRIES: Any = {"max_retries": 2, "retry_timeout": timedelta(seconds=10)}
+_NO_BUCKET = "NoSuchBucket"
 
 
 class Blobs:
@@ -55,7 +61,7 @@ class Blobs:
                 ) from error
             return cls(LocalStore(folder), folder)
         try:
-            return cls(from_url(config.blobs_url))
+            return cls(from_url(config.blobs_url, retry_config=_RETRIES))
         except (BaseError, ValueError) as error:
             raise InputError(
                 f"The blob store {config.blobs_url} cannot be opened: {error}.",
@@ -89,9 +95,7 @@ class Blobs:
                     507, "disk_full", f"The bundle {digest[:12]} does not fit on the server's disk.",
                     advice="Make room on the server, then publish again; nothing was changed.",
                 ) from error  # fmt: skip
-            raise StorageError(
-                f"The bundle {digest[:12]} could not be stored: {error}.", advice="Check the blob store."
-            ) from error
+            raise _explained(f"The bundle {digest[:12]} could not be stored", error) from error
         return digest
 
     def open(self, digest: str) -> Any:
@@ -108,10 +112,12 @@ class Blobs:
                 return (self._folder / self._key(digest)).open("rb")
             return _Reader(obstore.open_reader(self._store, self._key(digest)))
         except (BaseError, OSError) as error:
-            raise StorageError(
-                f"The bundle {digest[:12]} is not in the blob store.",
-                advice="Restore the blobs from the same backup as the database.",
-            ) from error
+            if isinstance(error, FileNotFoundError) and _NO_BUCKET not in str(error):
+                raise StorageError(
+                    f"The bundle {digest[:12]} is not in the blob store.",
+                    advice="Restore the blobs from the same backup as the database.",
+                ) from error
+            raise _explained(f"The bundle {digest[:12]} could not be read", error) from error
 
     def check(self) -> None:
         """See that the store answers, by listing what is not there; a lost folder or bucket shows as well.
@@ -128,8 +134,8 @@ class Blobs:
             else:
                 next(iter(obstore.list(self._store, "check/")), None)
         except (BaseError, OSError) as error:
-            log.warning("the blob store does not answer: %s", error)
-            raise StorageError("The blob store does not answer.") from error
+            log.warning("%s", _explained("The blob store is not ready", error))
+            raise StorageError("The blob store is not ready; the server's log says why.") from error
 
     def read(self, digest: str) -> bytes:
         """Return a blob's bytes.
@@ -147,6 +153,20 @@ class Blobs:
                 f"The bundle {digest[:12]} in the blob store was changed.", advice="Restore it from a backup."
             )
         return data
+
+
+def _explained(what: str, error: Exception) -> StorageError:
+    """Return an error that says what an operator can do; the library's own goes on for a page."""
+    from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
+
+    if _NO_BUCKET in str(error):
+        return StorageError(f"{what}: the bucket does not exist.", advice="Make it, or correct the setting blobs_url.")
+    if isinstance(error, PermissionDeniedError | UnauthenticatedError):
+        return StorageError(
+            f"{what}: the credentials are refused.",
+            advice="Check the AWS_* environment; the server needs to get, put and list objects.",
+        )
+    return StorageError(f"{what}: {str(error).splitlines()[0]}.", advice="Check the blob store and the way to it.")
 
 
 class _Reader:

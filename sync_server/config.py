@@ -24,6 +24,7 @@ from edge_runtime.contract.enrolment import check_url
 from edge_runtime.errors import InputError
 
 MIB = 1024 * 1024
+LEAST_KEPT_DAYS = 7  # the database's own function refuses less, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,22 @@ class ServerConfig:
         statement_timeout_ms: Longest database statement of a request.
         log_format: ``text`` for people, ``json`` for one object a line.
         log_requests: Which answers get a line in the log: ``none``, ``errors`` (refusals and faults) or ``all``.
+        ingest_at_once: Batches that one worker stores at once; others wait a second, then get 503 with Retry-After.
+        device_records_per_minute: New records that one device may send in a minute; then it gets 429 with Retry-After.
+        device_records_per_hour: The same in an hour.
+        device_bytes_per_hour: Bytes of batches as sent that one device may send in an hour.
+        results_days: Days after which results are dropped, whole months at a time; 0 keeps them for ever.
+        rollup_days: Days after which the hourly roll-up is dropped; 0 keeps it for ever.
+        scoring_models: Models that each worker keeps loaded to score for clients; 0 turns that off.
+        scoring_keep_days: How long sampled windows and their verdicts are kept.
+        scoring_keep_windows: How many of them are kept at most.
+        advice_url: OpenAI-compatible endpoint that writes advice, such as ``https://host/v1``. None: templates only.
+        advice_model: What that endpoint calls its model.
+        advice_key_file: A file with its key in the first line. None where it needs none.
+        advice_seconds: Longest call of it.
+        advice_wait_ms: How long a request waits for it before it shows a template.
+        advice_days: How long a text is valid.
+        advice_calls_per_hour: Calls of all workers together.
     """
 
     data_dir: Path = Path("var")
@@ -72,6 +89,22 @@ class ServerConfig:
     statement_timeout_ms: int = 30_000
     log_format: str = "text"
     log_requests: str = "errors"
+    ingest_at_once: int = 4
+    device_records_per_minute: int = 60_000
+    device_records_per_hour: int = 1_000_000
+    device_bytes_per_hour: int = 256 * MIB
+    results_days: int = 0
+    rollup_days: int = 0
+    scoring_models: int = 16
+    scoring_keep_days: int = 14
+    scoring_keep_windows: int = 100_000
+    advice_url: str | None = None
+    advice_model: str | None = None
+    advice_key_file: Path | None = None
+    advice_seconds: int = 20
+    advice_wait_ms: int = 1_000
+    advice_days: int = 30
+    advice_calls_per_hour: int = 60
 
     @property
     def online_key_path(self) -> Path:
@@ -99,7 +132,9 @@ class ServerConfig:
 
 _AT_LEAST_ONE = (
     "workers", "threads", "max_body_bytes", "max_publish_bytes", "client_seconds", "session_hours",
-    "statement_timeout_ms",
+    "statement_timeout_ms", "ingest_at_once", "device_records_per_minute", "device_records_per_hour",
+    "device_bytes_per_hour", "scoring_keep_days", "scoring_keep_windows", "advice_seconds", "advice_days",
+    "advice_calls_per_hour",
 )  # fmt: skip
 
 _ONE_OF = {"log_format": ("text", "json"), "log_requests": ("none", "errors", "all")}
@@ -189,6 +224,15 @@ def _check(config: ServerConfig) -> None:
             raise InputError(
                 f"The setting {name} is {getattr(config, name)!r}.", advice=f"Use one of: {', '.join(allowed)}."
             )
+    for name in ("results_days", "rollup_days"):
+        if getattr(config, name) != 0 and getattr(config, name) < LEAST_KEPT_DAYS:
+            raise InputError(
+                f"The setting {name} is {getattr(config, name)}.",
+                advice=f"It must be at least {LEAST_KEPT_DAYS}, or 0 to keep everything.",
+            )
+    for name in ("scoring_models", "advice_wait_ms"):
+        if getattr(config, name) < 0:
+            raise InputError(f"The setting {name} is {getattr(config, name)}.", advice="It must be at least 0.")
     if not 0 <= config.port <= 65_535:
         raise InputError(f"The port {config.port} does not exist.", advice="Use 0 to 65535.")
     if config.public_url and not config.public_url.startswith(("http://", "https://")):
@@ -202,6 +246,7 @@ def _check(config: ServerConfig) -> None:
             "database_owner_url is set, but database_url is not.",
             advice="Set DATABASE_URL as well: the role that the running server uses.",
         )
+    _check_advice(config)
 
 
 def _check_device_page(config: ServerConfig, url: str) -> None:
@@ -212,3 +257,21 @@ def _check_device_page(config: ServerConfig, url: str) -> None:
             f"The device page's address {url} is not a host of its own.",
             advice="Give it a host name that operators do not use, and no path: https://device.example.",
         )
+
+
+def _check_advice(config: ServerConfig) -> None:
+    """Refuse an endpoint whose key anybody on the way could read, or one that is named by half."""
+    if config.advice_url is None:
+        return
+    try:
+        parts = urlsplit(config.advice_url)
+        local = parts.hostname in ("localhost", "127.0.0.1", "::1")
+    except ValueError:  # an unclosed bracket
+        parts, local = urlsplit(""), False
+    if not parts.hostname or not (parts.scheme == "https" or (parts.scheme == "http" and local)) or parts.query:
+        raise InputError(
+            f"The advice endpoint {config.advice_url} cannot be used.",
+            advice="Give it as https://host/v1; plain http is for this machine only.",
+        )
+    if not config.advice_model:
+        raise InputError("advice_url is set, but advice_model is not.", advice="Name the endpoint's model.")

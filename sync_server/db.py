@@ -16,15 +16,18 @@ Columns of time are ``TIMESTAMPTZ`` for the server's own clock; times that devic
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import select
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, ClassVar, LiteralString, TypeVar, cast
 
+import psycopg
 from flask import current_app
-from sqlalchemy import BigInteger, DateTime, Engine, LargeBinary, MetaData, Text, create_engine, text
+from psycopg.rows import dict_row
+from sqlalchemy import BigInteger, DateTime, Engine, LargeBinary, MetaData, Text, create_engine, event, text
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, OperationalError
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 
 from edge_runtime.errors import InputError
@@ -99,13 +102,13 @@ class Database:
             pool_size=pool_size,
             max_overflow=2,
             pool_timeout=10,
-            pool_pre_ping=True,  # a restarted Postgres costs one round trip, not one failed request a thread
             connect_args={
                 "connect_timeout": _CONNECT_SECONDS,
                 "options": f"-c statement_timeout={statement_timeout_ms} -c timezone=UTC",
                 "application_name": "stella-sync-server",
             },
         )
+        event.listen(self.engine, "checkout", _check_alive)
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)
 
     @contextmanager
@@ -135,9 +138,62 @@ class Database:
                     raise
         raise AssertionError("unreachable")
 
+    def call(self, statement: LiteralString, values: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Run one statement as a transaction of its own, for what happens thousands of times a second.
+
+        It costs a tenth of a session's time: no BEGIN and COMMIT to send, nothing between us and the driver. Repeated
+        like :meth:`run`.
+
+        Args:
+            statement: With psycopg's placeholders, ``%(name)s``.
+            values: By name.
+
+        Returns:
+            The first row, or None.
+
+        Raises:
+            OperationalError: The database is away, or three attempts met a conflict.
+        """
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                return self._call(statement, values)
+            except psycopg.Error as error:
+                if attempt == _ATTEMPTS or error.sqlstate not in _RETRIED:
+                    raise DBAPIError.instance(statement, None, error, psycopg.Error) from error
+        raise AssertionError("unreachable")
+
+    def _call(self, statement: LiteralString, values: Mapping[str, Any]) -> dict[str, Any] | None:
+        lent = self.engine.raw_connection()
+        try:
+            connection = cast("psycopg.Connection[Any]", lent.driver_connection)
+            connection.autocommit = True
+            with connection.cursor(row_factory=dict_row) as cursor:
+                row = cursor.execute(statement, values).fetchone()
+            connection.autocommit = False
+            return row
+        except psycopg.Error:
+            lent.invalidate()  # errors are rare, and a connection in an unknown state is worth less than a new one
+            raise
+        finally:
+            lent.close()
+
     def dispose(self) -> None:
         """Close every pooled connection."""
         self.engine.dispose()
+
+
+def _check_alive(connection: Any, _record: object, _proxy: object) -> None:
+    """Refuse a pooled connection that the database has closed, so that its restart fails no request.
+
+    Where nothing is asked nothing is heard: a socket that can be read holds the goodbye. It costs no round trip.
+    """
+    poll = select.poll()
+    try:
+        poll.register(connection.fileno(), select.POLLIN)
+    except psycopg.OperationalError as error:
+        raise DisconnectionError(str(error)) from error
+    if poll.poll(0):
+        raise DisconnectionError("the database has closed the connection")
 
 
 def is_away(error: DBAPIError) -> bool:

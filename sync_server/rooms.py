@@ -11,6 +11,9 @@ MODELS = (
     "sync_server.devices.models",
     "sync_server.ingest.models",
     "sync_server.webhooks.models",
+    "sync_server.scoring.models",
+    "sync_server.advice.models",
+    "sync_server.anomalies.models",
 )
 # In the order in which the first migration makes them: later ones refer to earlier ones.
 DDL = (
@@ -26,15 +29,21 @@ BLUEPRINTS = (
     "sync_server.metrics:blueprint",
     "sync_server.apidoc.routes:blueprint",
     "sync_server.access.routes:blueprint",
+    "sync_server.access.trail:blueprint",
     "sync_server.repository.routes:blueprint",
     "sync_server.rollouts.routes:blueprint",
     "sync_server.devices.routes:blueprint",
     "sync_server.ingest.routes:blueprint",
     "sync_server.anomalies.routes:blueprint",
     "sync_server.webhooks.routes:blueprint",
+    "sync_server.scoring.routes:blueprint",
+    "sync_server.scoring.challenger_routes:blueprint",
+    "sync_server.advice.routes:blueprint",
     "sync_server.dashboard.routes:blueprint",
     "sync_server.dashboard.pages:blueprint",
     "sync_server.dashboard.add_browser:blueprint",
+    "sync_server.dashboard.rollout_pages:blueprint",
+    "sync_server.dashboard.audit_pages:blueprint",
     "sync_server.web_assets.routes:blueprint",
 )
 

@@ -36,6 +36,7 @@ from sync_server.migrations import migrate
 from sync_server.postgres_folder import APP
 from sync_server.postgres_process import die_with_parent
 from sync_server.repository.online_key import load_or_create
+from sync_server.scoring.worker import start_warming
 from sync_server.upkeep import start_upkeep
 from sync_server.webhooks.delivery import start_deliveries
 
@@ -214,6 +215,7 @@ def _begin_work(worker: Any) -> None:
     worker.log.error_log.addFilter(_is_no_silence)
     start_upkeep(worker.app.callable)
     start_deliveries(worker.app.callable)
+    start_warming(worker.app.callable)
 
 
 def _is_no_silence(record: logging.LogRecord) -> bool:

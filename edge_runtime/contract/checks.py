@@ -17,6 +17,12 @@ _HEX64 = re.compile(r"[0-9a-f]{64}")
 _HEX32 = re.compile(r"[0-9a-f]{32}")
 _UNUSABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
+# One for all calls: a server asks for the digests of thousands of records a second. What is no dict is one of another
+# make, such as a read-only view.
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=dict)
+
+_NUMBERS = (int, float)  # written out, int | float would be put together anew at each call
+
 # 9999-12-31T23:59:59Z in milliseconds: past it neither Python nor Postgres can show a date.
 LATEST_MS = 253_402_300_799_000
 
@@ -44,12 +50,12 @@ def parse_object(data: bytes, what: str) -> dict[str, Any]:
 
 
 def canonical(value: object) -> bytes:
-    """Return JSON bytes that do not depend on the order of keys: sorted, no spaces, UTF-8.
+    """Return JSON bytes that do not depend on the order of keys: sorted, no spaces, UTF-8; a tuple is a list.
 
     Raises:
         ValueError: The value holds NaN or an infinity.
     """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return _CANONICAL.encode(value).encode()
 
 
 def get(mapping: Mapping[str, Any], field: str) -> Any:
@@ -102,7 +108,7 @@ def number(value: object, field: str, *, least: float = -math.inf, most: float =
     Raises:
         ContractError: Another type, not finite, or out of bounds.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, _NUMBERS):
         raise ContractError(f"Field {field!r} must be a number.", field=field)
     try:
         result = float(value)

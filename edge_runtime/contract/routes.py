@@ -13,6 +13,9 @@ ANOMALIES = "/api/anomalies"
 INCIDENTS = "/api/incidents/"
 STATS = "/api/dashboard/stats"
 TRENDS = "/api/dashboard/trends"
+DRIFT = "/api/dashboard/drift"
+INCIDENTS_CSV = "/api/incidents.csv"
+AUDIT = "/api/audit"
 HEALTH = "/health"
 
 

@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "publish": ("exporter.cli.release:publish", "Send a signed release folder to the server."),
     "rollout": ("exporter.cli.rollout:rollout", "Steer which devices get which release."),
     "verify": ("exporter.cli.audit:verify", "Check a bundle as an auditor would."),
+    "replay": ("exporter.cli.replay:replay", "Show what a release would have flagged, before it is published."),
     "export": ("exporter.cli.export:export", "Write a bundle's graph as files for an app of your own."),
     "bench": ("exporter.cli.bench:bench", "Measure a bundle's model on this machine."),
     "inspect": ("exporter.cli.audit:inspect", "Show what a bundle, release or repository holds."),

@@ -72,3 +72,9 @@ STATEMENTS: tuple[str, ...] = (
     "CREATE INDEX ix_audit_entries_at ON audit_entries (at)",
     "CREATE INDEX ix_audit_entries_subject ON audit_entries (subject, at)",
 )
+
+# What lists of the audit trail need besides, added by a later migration.
+TRAIL: tuple[str, ...] = (
+    "CREATE INDEX ix_audit_entries_actor ON audit_entries (actor, at, id)",
+    "CREATE INDEX ix_audit_entries_action ON audit_entries (action, at, id)",
+)

@@ -31,8 +31,8 @@ from flask import g, redirect, request
 from werkzeug.wrappers import Response as BaseResponse
 
 from sync_server.access.sessions import SESSION_COOKIE, csrf_of, find_session
-from sync_server.access.tokens import KINDS, Actor, actor_of, find_token
-from sync_server.db import session_scope, utc_now
+from sync_server.access.tokens import KINDS, Actor, find_token
+from sync_server.db import get_database, session_scope, utc_now
 from sync_server.errors import RequestError
 
 Parameters = ParamSpec("Parameters")
@@ -80,11 +80,6 @@ def bearer_token() -> str | None:
             advice="Send: Authorization: Bearer st_...",
         )  # fmt: skip
     return token.strip()
-
-
-def _from_token(token: str) -> Actor:
-    with session_scope() as session:
-        return actor_of(find_token(session, token, now=utc_now()))
 
 
 def _from_login() -> Actor | None:
@@ -140,7 +135,7 @@ def require_token(
         @wraps(view)
         def guarded(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Answer:
             token = bearer_token()
-            actor = _from_token(token) if token else _from_login() if session else None
+            actor = find_token(get_database(), token, now=utc_now()) if token else _from_login() if session else None
             if actor is None:
                 raise RequestError(
                     401, "not_authenticated", "This needs a token.", advice="Send: Authorization: Bearer st_..."

@@ -75,7 +75,11 @@ class AuditEntry(Base):
     """One thing that somebody did. The server's own role may add entries, and neither change nor delete them."""
 
     __tablename__ = "audit_entries"
-    __table_args__ = (Index("ix_audit_entries_subject", "subject", "at"),)
+    __table_args__ = (
+        Index("ix_audit_entries_subject", "subject", "at"),
+        Index("ix_audit_entries_actor", "actor", "at", "id"),
+        Index("ix_audit_entries_action", "action", "at", "id"),
+    )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
     at: Mapped[datetime] = mapped_column(index=True)

@@ -7,7 +7,7 @@ Example::
 
     issued = issue_token(session, "pub", name="release bot")
     print(issued.token)                      # shown once, never again
-    actor = actor_of(find_token(session, issued.token, now=utc_now()))
+    actor = find_token(database, issued.token, now=utc_now())
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from sqlalchemy.orm import Session
 
 from edge_runtime.errors import InputError
 from sync_server.access.models import AccessToken
-from sync_server.db import utc_now
+from sync_server.db import Database, utc_now
 from sync_server.errors import RequestError
 
 KINDS = {"dev": "device", "enr": "enrolment", "pub": "publisher", "ops": "operator", "view": "viewer"}
+_FIND = "SELECT id, kind, digest, name, subject, expires_at, revoked_at FROM access_tokens WHERE digest = %(digest)s"
 _TOKEN = re.compile(r"st_([a-z]{3,4})_[A-Za-z0-9_-]{43}")
 
 
@@ -100,32 +101,25 @@ def issue_token(
     return IssuedToken(row.id, kind, token)
 
 
-def find_token(session: Session, token: str, *, now: datetime) -> AccessToken:
-    """Return the row of a token that is valid now.
+def find_token(database: Database, token: str, *, now: datetime) -> Actor:
+    """Return who a token that is valid now stands for. Nothing is remembered: a revoked token ends at once.
 
     Raises:
         RequestError: 401 with code ``token_unknown``, ``token_revoked`` or ``token_expired``.
     """
     digest = digest_of(token)
-    row = None
-    if _TOKEN.fullmatch(token):
-        row = session.scalars(select(AccessToken).where(AccessToken.digest == digest)).one_or_none()
-    if row is None or not hmac.compare_digest(row.digest, digest):
+    row = database.call(_FIND, {"digest": digest}) if _TOKEN.fullmatch(token) else None
+    if row is None or not hmac.compare_digest(row["digest"], digest):
         raise RequestError(401, "token_unknown", "The token is not known here.", advice="Ask for a new one.")
-    if row.revoked_at is not None:
+    if row["revoked_at"] is not None:
         raise RequestError(
-            401, "token_revoked", f"Token {row.id} was revoked.", advice="Ask an operator for a new one."
+            401, "token_revoked", f"Token {row['id']} was revoked.", advice="Ask an operator for a new one."
         )
-    if row.expires_at is not None and row.expires_at <= now:
-        raise RequestError(401, "token_expired", f"Token {row.id} has expired.", advice="Ask for a new one.")
-    return row
-
-
-def actor_of(row: AccessToken) -> Actor:
-    """Return who a token stands for."""
-    if row.kind == "dev":
-        return Actor("dev", f"device {row.subject}", token_id=row.id, subject=row.subject)
-    return Actor(row.kind, f"{KINDS[row.kind]} token {row.id} ({row.name})", token_id=row.id, subject=row.subject)
+    if row["expires_at"] is not None and row["expires_at"] <= now:
+        raise RequestError(401, "token_expired", f"Token {row['id']} has expired.", advice="Ask for a new one.")
+    kind, subject = row["kind"], row["subject"]
+    label = f"device {subject}" if kind == "dev" else f"{KINDS[kind]} token {row['id']} ({row['name']})"
+    return Actor(kind, label, token_id=row["id"], subject=subject)
 
 
 def revoke_token(session: Session, token_id: int) -> AccessToken:

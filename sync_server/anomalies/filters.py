@@ -1,16 +1,7 @@
-"""What a list of incidents or windows is asked for, and where its next page begins.
-
-A page begins behind a key (time, id), never at an offset: rows that arrive while somebody reads shift nothing, and the
-thousandth page costs what the first does. The cursor is opaque text that holds this key and a digest of the
-filters; with other filters it is refused. It is not secret and grants nothing, so it is checked, not signed.
-"""
+"""What a list of incidents or windows is asked for."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
@@ -19,16 +10,12 @@ from edge_runtime.contract import checks
 from edge_runtime.contract.names import MAX_COHORT_CHARACTERS
 from edge_runtime.errors import ContractError
 from sync_server.ingest.models import STATUSES
+from sync_server.paging import digest_of, whole_number
 
 VIEWS = ("incidents", "windows")
-DEFAULT_LIMIT = 50
-MAX_LIMIT = 500
 _PARAMETERS = frozenset(
     ("view", "device", "cohort", "status", "signal", "from_ms", "to_ms", "minimum_score", "limit", "cursor")
 )
-
-Key = tuple[int, int]
-"""Time in milliseconds and id of the last row of a page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +28,9 @@ class Filters:
         cohort: A cohort, whole.
         status: ``open``, ``acknowledged`` or ``resolved``; incidents only.
         signal: A signal among the contributions.
-        from_ms: Observed at or after, the devices' claims.
-        to_ms: Observed before.
+        from_ms: At or after. Of windows it is when they were observed, the devices' claim; of incidents when they were
+            last seen (``listed_at_ms``), so a long one is found at its end.
+        to_ms: Before, of the same moment.
         minimum_score: Least (peak) anomaly score, in [0, 1].
     """
 
@@ -91,40 +79,7 @@ class Filters:
 
     def digest(self) -> str:
         """Return a short digest that tells these filters from others."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
-
-
-def read_limit(query: Mapping[str, str]) -> int:
-    """Return the page length.
-
-    Raises:
-        ContractError: It is no number from 1 to 500.
-    """
-    return whole_number(query.get("limit") or str(DEFAULT_LIMIT), "limit", least=1, most=MAX_LIMIT)
-
-
-def encode_cursor(filters: Filters, key: Key) -> str:
-    """Return the text that asks for the page behind a key."""
-    return base64.urlsafe_b64encode(json.dumps([*key, filters.digest()]).encode()).decode().rstrip("=")
-
-
-def decode_cursor(filters: Filters, cursor: str) -> Key | None:
-    """Return the key behind which a page begins, None for the first page.
-
-    Raises:
-        ContractError: The text is no cursor of these filters.
-    """
-    if not cursor:
-        return None
-    try:
-        value = json.loads(base64.urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4)))
-        moment, number, digest = checks.array(value, "cursor", most=3)
-        key = (checks.integer(moment, "cursor"), checks.integer(number, "cursor"))
-    except (ValueError, binascii.Error, ContractError, RecursionError):
-        digest, key = None, (0, 0)
-    if digest != filters.digest():
-        raise ContractError("The cursor does not belong to this list.", advice="Begin again without a cursor.")
-    return key
+        return digest_of(asdict(self))
 
 
 def _text(given: Mapping[str, str], name: str, most: int) -> str | None:
@@ -142,15 +97,3 @@ def _score(given: Mapping[str, str]) -> float | None:
         return checks.number(float(given["minimum_score"]), "minimum_score", least=0, most=1)
     except ValueError as error:
         raise ContractError("Parameter 'minimum_score' must be a number from 0 to 1.") from error
-
-
-def whole_number(content: str, name: str, *, least: int, most: int) -> int:
-    """Read a parameter of a URL that is a whole number.
-
-    Raises:
-        ContractError: It is none, or out of bounds.
-    """
-    # isascii, because int() reads other digits, too, and a length, because it is slow on long ones.
-    if not (content.isascii() and content.isdigit() and len(content) <= 16):
-        raise ContractError(f"Parameter {name!r} must be a whole number from {least} to {most}.")
-    return checks.integer(int(content), name, least=least, most=most)

@@ -1,4 +1,4 @@
-"""``GET /api/anomalies``, ``GET /api/incidents/<id>``, ``POST /api/incidents/<id>/status``."""
+"""``/api/anomalies``, ``/api/incidents.csv``, ``/api/incidents/<id>`` and ``/api/incidents/<id>/status``."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from flask import Blueprint, Response, request
 from msgspec import Meta
 
 from edge_runtime.contract import routes
+from edge_runtime.errors import ContractError
 from sync_server.access.guard import current_actor, require_token
-from sync_server.anomalies.filters import DEFAULT_LIMIT, MAX_LIMIT, Filters, decode_cursor, read_limit
+from sync_server.anomalies.export import export
+from sync_server.anomalies.filters import Filters
 from sync_server.anomalies.reading import list_page, one_incident
 from sync_server.anomalies.status import MAX_ID, MAX_NOTE_CHARACTERS, change_status
-from sync_server.apidoc.answers import Cohort, Hex32, Moment, Object
+from sync_server.apidoc.answers import PRINTABLE, Cohort, Hex32OrEmpty, Moment, Object
 from sync_server.apidoc.describe import describe
-from sync_server.db import session_scope
+from sync_server.db import get_database, session_scope
 from sync_server.http import json_response, read_json
 from sync_server.ingest.models import STATUSES
+from sync_server.paging import DEFAULT_LIMIT, MAX_LIMIT, decode_cursor, read_limit
 
 blueprint = Blueprint("anomalies", __name__)
 
@@ -29,30 +32,59 @@ class StatusChange(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     note: Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": MAX_NOTE_CHARACTERS})]
 
 
-class AnomalyQuery(msgspec.Struct):
-    """The parameters of ``GET /api/anomalies``, which :class:`Filters` reads; ``status`` is of incidents only."""
+class FileQuery(msgspec.Struct):
+    """The parameters of ``GET /api/incidents.csv``, which :class:`Filters` reads."""
 
-    view: Literal["incidents", "windows"] = "incidents"
-    device: Hex32 | None = None
+    device: Hex32OrEmpty | None = None
     cohort: Cohort | None = None
     status: Literal["open", "acknowledged", "resolved"] | None = None
-    signal: Annotated[str, Meta(max_length=128)] | None = None
+    signal: Annotated[str, Meta(max_length=128, pattern=PRINTABLE)] | None = None
     from_ms: Moment | None = None
     to_ms: Moment | None = None
     minimum_score: Annotated[float, Meta(ge=0, le=1)] | None = None
-    limit: Annotated[int, Meta(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT
     cursor: str = ""
+
+
+class AnomalyQuery(FileQuery):
+    """The parameters of ``GET /api/anomalies``; ``status`` is of incidents only."""
+
+    view: Literal["incidents", "windows"] = "incidents"
+    limit: Annotated[int, Meta(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT
 
 
 @blueprint.get(routes.ANOMALIES)
 @require_token("ops", "view", session=True)
 @describe("results", query=AnomalyQuery, answers={200: Object})
 def anomalies() -> Response:
-    """List incidents, or with ``view=windows`` every stored anomalous window, newest first, a page at a time."""
+    """List incidents, or with ``view=windows`` every stored anomalous window, newest first, a page at a time.
+
+    Work is bounded, not the wait for it: where few rows match, a page may be short, or empty, and still have a
+    ``next``. ``searched_to_ms`` then says how far back it looked. The list ends where ``next`` is null.
+    """
     filters = Filters.from_query(request.args)
     after = decode_cursor(filters, request.args.get("cursor", ""))
     with session_scope() as session:
         return json_response(list_page(session, filters, limit=read_limit(request.args), after=after).to_dict())
+
+
+@blueprint.get(routes.INCIDENTS_CSV)
+@require_token("ops", "view", session=True)
+@describe("results", query=FileQuery, answers={200: str}, answer_type="text/csv")
+def incidents_csv() -> Response:
+    """Return the incidents of the same filters as a file for spreadsheets, at most 50,000 of them.
+
+    Raises:
+        ContractError: Bad filters, or ``view`` or ``limit``, which a file does not have.
+    """
+    for name in ("view", "limit"):
+        if name in request.args:
+            raise ContractError(f"There is no parameter {name!r} of a file.", advice="A file holds incidents only.")
+    filters = Filters.from_query(request.args)
+    after = decode_cursor(filters, request.args.get("cursor", ""))
+    response = Response(export(get_database(), filters, after), content_type="text/csv; charset=utf-8")
+    response.headers["Content-Disposition"] = 'attachment; filename="incidents.csv"'
+    response.headers["Cache-Control"] = "no-store"
+    return response
 
 
 @blueprint.get(f"{routes.INCIDENTS}<int(max={MAX_ID}):incident_id>")

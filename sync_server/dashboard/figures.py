@@ -14,16 +14,17 @@ from edge_runtime.contract import checks
 from edge_runtime.contract.histogram import BINS, EDGES
 from edge_runtime.contract.names import MAX_COHORT_CHARACTERS, check_name
 from edge_runtime.errors import ContractError
-from sync_server.anomalies.filters import whole_number
 from sync_server.ingest.rollups import HOUR_MS
+from sync_server.paging import whole_number
 
 MAX_HOURS = 24 * 366
 DEFAULT_HOURS = 24 * 7
 # Counts of incidents stop here: a person needs to know that it is many, not how many.
 COUNTED = 1_000
 
+# One pass over the devices: the row of all of them first, then those of each release.
 _DEVICES = text("""
-    SELECT count(*) AS total,
+    SELECT model, channel, active_release AS release, max(active_version) AS version, count(*) AS devices,
            count(*) FILTER (WHERE last_seen_at >= :day) AS day,
            count(*) FILTER (WHERE last_seen_at < :day AND last_seen_at >= :week) AS week,
            count(*) FILTER (WHERE last_seen_at < :week) AS older,
@@ -31,13 +32,13 @@ _DEVICES = text("""
            count(*) FILTER (WHERE cloned_at IS NOT NULL) AS cloned,
            count(*) FILTER (WHERE dead_letters > 0) AS dead_letters,
            count(*) FILTER (WHERE update_outcome = 'refused') AS update_refused
-    FROM devices WHERE revoked_at IS NULL
+    FROM devices WHERE revoked_at IS NULL GROUP BY GROUPING SETS ((), (model, channel, active_release))
+    ORDER BY grouping(model) DESC, model, channel, active_release DESC NULLS LAST LIMIT 101
 """)
-_RELEASES = text("""
-    SELECT model, channel, active_release AS release, max(active_version) AS version, count(*) AS devices,
-           count(*) FILTER (WHERE last_seen_at >= :day) AS day
-    FROM devices WHERE revoked_at IS NULL
-    GROUP BY model, channel, active_release ORDER BY model, channel, active_release DESC NULLS LAST LIMIT 100
+_BEGUN = text("""
+    SELECT CAST(coalesce(sum(incidents) FILTER (WHERE started_at_ms >= :day_ms), 0) AS bigint) AS day,
+           CAST(coalesce(sum(incidents), 0) AS bigint) AS week
+    FROM hourly_rollups WHERE started_at_ms >= :week_ms AND started_at_ms <= :now_ms
 """)
 _INCIDENTS = text("""
     SELECT s.status, (SELECT count(*) FROM (
@@ -45,26 +46,20 @@ _INCIDENTS = text("""
     FROM unnest(ARRAY['open', 'acknowledged', 'resolved']) AS s(status)
 """)
 _NEWEST = text("SELECT max(started_at_ms) FROM hourly_rollups WHERE started_at_ms <= :now_ms")
-_TREND = """
+_COUNTS = ("windows", "anomalous", "incidents", "warming_up", "late", "cells", "missing")
+# Bins by their place, not unnested: a row of the roll-up would become fifteen, and all of them be sorted into groups.
+_SUMS = {name: name for name in _COUNTS} | {f"bin_{place}": f"histogram[{place + 1}]" for place in range(BINS)}
+_TREND = f"""
     SELECT CASE WHEN period = 'hour' OR :bucket_ms >= 86400000
                 THEN (started_at_ms - :from_ms) / :bucket_ms END AS bucket,
-           CAST(sum(windows) AS bigint) AS windows, CAST(sum(anomalous) AS bigint) AS anomalous,
-           CAST(sum(incidents) AS bigint) AS incidents, CAST(sum(warming_up) AS bigint) AS warming_up,
-           CAST(sum(late) AS bigint) AS late, CAST(sum(cells) AS bigint) AS cells,
-           CAST(sum(missing) AS bigint) AS missing
+           {", ".join(f"CAST(sum({column}) AS bigint) AS {name}" for name, column in _SUMS.items())}
     FROM hourly_rollups WHERE started_at_ms >= :from_ms AND started_at_ms < :to_ms
-"""
-_HISTOGRAM = """
-    SELECT place, CAST(sum(n) AS bigint) AS windows
-    FROM hourly_rollups, unnest(histogram) WITH ORDINALITY AS h(n, place)
-    WHERE started_at_ms >= :from_ms AND started_at_ms < :to_ms
-"""
+"""  # noqa: S608 - put together from our own constants
 _CLAUSES = {
     "cohort": " AND cohort = :cohort",
     "model": " AND model = :model",
     "release": " AND release_number = :release",
 }
-_COUNTS = ("windows", "anomalous", "incidents", "warming_up", "late", "cells", "missing")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,21 +106,30 @@ class TrendQuery:
 
 
 def stats(session: Session, *, now: datetime) -> dict[str, Any]:
-    """Return the fleet's present state: devices by freshness and release, and incidents by status.
+    """Return the fleet's present state: devices by freshness and release, incidents by status and how many began.
 
-    Counts of incidents stop at 1,000 (``counted_up_to``). Revoked devices do not count.
+    Counts of incidents by status stop at 1,000 (``counted_up_to``); those that began in the last 24 hours and 7 days
+    come from roll-ups and are whole. Revoked devices do not count. Of releases it names at most 100.
     """
-    given = {"day": now - timedelta(days=1), "week": now - timedelta(days=7)}
-    devices = session.execute(_DEVICES, given).mappings().one()
+    total, *releases = session.execute(
+        _DEVICES, {"day": now - timedelta(days=1), "week": now - timedelta(days=7)}
+    ).mappings()
     incidents = {row.status: row.incidents for row in session.execute(_INCIDENTS, {"most": COUNTED})}
+    now_ms = int(now.timestamp() * 1000)
+    begun = session.execute(
+        _BEGUN, {"now_ms": now_ms, "day_ms": now_ms - 24 * HOUR_MS, "week_ms": now_ms - 7 * 24 * HOUR_MS}
+    )
     return {
         "devices": {
-            "total": devices["total"],
-            "freshness": {name: devices[name] for name in ("day", "week", "older")},
-            **{name: devices[name] for name in ("stale", "cloned", "dead_letters", "update_refused")},
+            "total": total["devices"],
+            "freshness": {name: total[name] for name in ("day", "week", "older")},
+            **{name: total[name] for name in ("stale", "cloned", "dead_letters", "update_refused")},
         },
-        "releases": [dict(row) for row in session.execute(_RELEASES, given).mappings()],
-        "incidents": {**incidents, "counted_up_to": COUNTED},
+        "releases": [
+            {name: row[name] for name in ("model", "channel", "release", "version", "devices", "day")}
+            for row in releases
+        ],
+        "incidents": {**incidents, "counted_up_to": COUNTED, "begun": dict(begun.mappings().one())},
     }
 
 
@@ -151,10 +155,8 @@ def trends(session: Session, query: TrendQuery, *, now: datetime) -> dict[str, A
     filters = {"cohort": query.cohort, "model": query.model, "release": query.release}
     wanted = {name: value for name, value in filters.items() if value is not None}
     where = "".join(_CLAUSES[name] for name in wanted)
-    rows = session.execute(text(f"{_TREND}{where} GROUP BY 1"), {**given, **wanted}).mappings()
+    rows = session.execute(text(f"{_TREND}{where} GROUP BY 1"), {**given, **wanted}).mappings().all()
     by_bucket = {row["bucket"]: {name: row[name] for name in _COUNTS} for row in rows}
-    places = session.execute(text(f"{_HISTOGRAM}{where} GROUP BY place"), {**given, **wanted})
-    histogram = {row.place: row.windows for row in places}
     empty = dict.fromkeys(_COUNTS, 0)
     return {
         **given,
@@ -165,5 +167,5 @@ def trends(session: Session, query: TrendQuery, *, now: datetime) -> dict[str, A
         "totals": {name: sum(row[name] for row in by_bucket.values()) for name in _COUNTS},
         "daily_only": by_bucket.get(None, empty),
         "edges": list(EDGES),
-        "histogram": [histogram.get(place + 1, 0) for place in range(BINS)],
+        "histogram": [sum(row[f"bin_{place}"] for row in rows) for place in range(BINS)],
     }

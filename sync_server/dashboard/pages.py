@@ -14,19 +14,24 @@ from flask import Blueprint, Response, g, redirect, render_template, request
 from sqlalchemy import text
 from werkzeug.wrappers import Response as BaseResponse
 
+from edge_runtime.contract import routes
 from edge_runtime.errors import ContractError
 from sync_server.access.guard import current_actor, login_required
 from sync_server.access.routes import safe_next
-from sync_server.anomalies.filters import Filters, decode_cursor
+from sync_server.advice.service import current_desk
+from sync_server.anomalies.filters import Filters
 from sync_server.anomalies.reading import Page, list_page, one_incident
 from sync_server.anomalies.status import MAX_ID, change_status
 from sync_server.dashboard import formats, plots
-from sync_server.dashboard.figures import TrendQuery, stats, trends
+from sync_server.dashboard.drift import drift
+from sync_server.dashboard.figures import TrendQuery, trends
+from sync_server.dashboard.kept import fleet_state
 from sync_server.db import session_scope, utc_now
 from sync_server.devices.listing import FLAGS, DeviceFilters, cohorts, list_devices
 from sync_server.devices.models import Device
 from sync_server.devices.reading import device_detail, find_device
 from sync_server.errors import RequestError
+from sync_server.paging import decode_cursor
 
 blueprint = Blueprint(
     "dashboard", __name__, template_folder="templates", static_folder="static", static_url_path="/static"
@@ -75,8 +80,9 @@ def fleet() -> str:
         trend = trends(session, query, now=now)
         return render_template(
             "fleet.html",
-            stats=stats(session, now=now),
+            stats=fleet_state(session),
             trend=trend,
+            drift=drift(session, now=now),
             anomalies=plots.count_plot(trend["buckets"], trend["bucket_ms"], "anomalous", "anomalous windows"),
             incidents=plots.count_plot(trend["buckets"], trend["bucket_ms"], "incidents", "incidents", "second"),
             query=query,
@@ -110,6 +116,7 @@ def incidents() -> str | tuple[str, int]:
             cohorts=cohorts(session),
             signals=list(session.scalars(_SIGNALS)),
             here_url=request.full_path.rstrip("?"),
+            csv_url=None if problem else _url(routes.INCIDENTS_CSV, _query(form)),
             first_url=_url("/incidents", given) if request.args.get("cursor") else None,
             next_url=_url("/incidents", {**given, "cursor": page.next}) if page.next else None,
         )
@@ -122,7 +129,8 @@ def incident(incident_id: int) -> str:
     """Show one incident and what people decided about it."""
     with session_scope() as session:
         found = one_incident(session, incident_id)
-    return render_template("incident.html", incident=found, shares=plots.signal_shares([found]))
+    advice = current_desk().advise(incident_id)
+    return render_template("incident.html", incident=found, advice=advice, shares=plots.signal_shares([found]))
 
 
 @blueprint.post(f"/incidents/<int(max={MAX_ID}):incident_id>/status")
@@ -191,12 +199,17 @@ def _filters(form: dict[str, str]) -> Filters:
     Raises:
         ContractError: A field makes no sense.
     """
-    query = {name: form[name] for name in ("status", "cohort", "signal", "minimum_score", "device")}
+    return Filters.from_query(_query(form))
+
+
+def _query(form: dict[str, str]) -> dict[str, str]:
+    """Return the form's fields as the API's parameters, without those that are empty."""
+    query = {name: form[name] for name in ("status", "cohort", "signal", "minimum_score", "device") if form[name]}
     if form["from"]:
         query["from_ms"] = str(_day_ms(form["from"]))
     if form["to"]:
         query["to_ms"] = str(_day_ms(form["to"]) + plots.DAY_MS)
-    return Filters.from_query(query)
+    return query
 
 
 def _day_ms(content: str) -> int:

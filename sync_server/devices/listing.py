@@ -17,6 +17,7 @@ from edge_runtime.errors import ContractError
 from sync_server.devices.requests import MAX_NAME_CHARACTERS
 
 PAGE = 50
+PARAMETERS = ("flag", "cohort", "name", "limit", "cursor")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _CURSOR = re.compile(r"(\d{1,17})-([0-9a-f]{32})")
 
@@ -65,14 +66,33 @@ class DeviceFilters:
         )
 
 
-def list_devices(session: Session, filters: DeviceFilters, after: str) -> tuple[list[dict[str, Any]], str | None]:
+def check_parameters(query: Mapping[str, str]) -> None:
+    """Refuse parameters that do not exist.
+
+    Raises:
+        ContractError: There is one. A misspelt filter is never passed over: the answer would look like a finding.
+    """
+    for name in query:
+        if name not in PARAMETERS:
+            raise ContractError(f"There is no parameter {name[:40]!r}.", advice=f"Use {', '.join(PARAMETERS)}.")
+
+
+def list_devices(
+    session: Session, filters: DeviceFilters, after: str, *, limit: int = PAGE
+) -> tuple[list[dict[str, Any]], str | None]:
     """Return one page of devices and the cursor of the next, None on the last page.
+
+    Args:
+        session: The open transaction.
+        filters: Which devices.
+        after: The cursor, empty for the first page.
+        limit: Devices at most.
 
     Raises:
         ContractError: The cursor is none.
     """
-    clauses, values = ["true"], {"most": PAGE + 1}
-    given: dict[str, Any] = dict(values)
+    clauses = ["true"]
+    given: dict[str, Any] = {"most": limit + 1}
     if filters.flag:
         clauses.append(FLAGS[filters.flag])
     if filters.cohort:
@@ -93,10 +113,10 @@ def list_devices(session: Session, filters: DeviceFilters, after: str) -> tuple[
     )
     rows = [dict(row) for row in session.execute(statement, given).mappings()]
     following = None
-    if len(rows) > PAGE:
-        last = rows[PAGE - 1]
+    if len(rows) > limit:
+        last = rows[limit - 1]
         following = f"{(last['last_seen_at'] - _EPOCH) // timedelta(microseconds=1)}-{last['id']}"
-    return rows[:PAGE], following
+    return rows[:limit], following
 
 
 def cohorts(session: Session) -> list[str]:

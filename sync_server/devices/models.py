@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, Integer, false
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, Integer, false, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from sync_server.db import Base
@@ -69,3 +69,9 @@ class Device(Base):
     update_reason: Mapped[str | None]
     status: Mapped[dict[str, Any] | None]
     status_at: Mapped[datetime | None]
+    # What it sent in the minute and the hour that it sent in last (counted since 1970). Ingest keeps them, for quotas.
+    used_minute: Mapped[int] = mapped_column(server_default=text("0"))
+    used_minute_records: Mapped[int] = mapped_column(server_default=text("0"))
+    used_hour: Mapped[int] = mapped_column(server_default=text("0"))
+    used_hour_records: Mapped[int] = mapped_column(server_default=text("0"))
+    used_hour_bytes: Mapped[int] = mapped_column(server_default=text("0"))

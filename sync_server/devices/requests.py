@@ -81,14 +81,14 @@ class DeviceStatus:
         Raises:
             ContractError: A field is missing, of another type or out of bounds.
         """
-        active = checks.table(value.get("active") or {}, "active")
+        active = _optional_table(value, "active")
         outbox = checks.table(checks.get(value, "outbox"), "outbox")
-        update = checks.table(value.get("last_update") or {}, "last_update")
+        update = _optional_table(value, "last_update") or {}
         return cls(
             cohort=_optional_text(value, "cohort", MAX_COHORT_CHARACTERS),
-            active_bundle=checks.hex64(checks.get(active, "bundle"), "bundle") if active else None,
-            active_release=checks.integer(checks.get(active, "release"), "release") if active else None,
-            active_version=check_name("version", checks.get(active, "version")) if active else None,
+            active_bundle=checks.hex64(checks.get(active, "bundle"), "bundle") if active is not None else None,
+            active_release=checks.integer(checks.get(active, "release"), "release") if active is not None else None,
+            active_version=check_name("version", checks.get(active, "version")) if active is not None else None,
             outbox_records=checks.integer(checks.get(outbox, "records"), "records"),
             dead_letters=checks.integer(checks.get(outbox, "dead_letters"), "dead_letters"),
             stale=checks.flag(value.get("stale", False), "stale"),
@@ -118,6 +118,11 @@ class Enrolled:
     def to_dict(self) -> dict[str, str]:
         """Return the JSON body."""
         return {"device_id": self.device_id, "token": self.token, "model": self.model, "channel": self.channel}
+
+
+def _optional_table(value: Mapping[str, Any], field: str) -> Mapping[str, Any] | None:
+    content = value.get(field)
+    return None if content is None else checks.table(content, field)
 
 
 def _optional_text(value: Mapping[str, Any], field: str, most: int) -> str | None:

@@ -1,4 +1,4 @@
-"""``POST /api/devices``, ``POST /api/device-status``, ``GET /api/devices/<id>``."""
+"""``POST`` and ``GET /api/devices``, ``GET /api/devices/<id>``, ``POST /api/device-status``."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from sync_server.apidoc.answers import PRINTABLE, Cohort, Count, Hex32, Hex64, N
 from sync_server.apidoc.describe import describe
 from sync_server.db import session_scope
 from sync_server.devices import service
+from sync_server.devices.listing import FLAGS, DeviceFilters, check_parameters, list_devices
 from sync_server.devices.reading import device_detail
 from sync_server.devices.requests import MAX_NAME_CHARACTERS, MAX_STATUS_BYTES, EnrolRequest
 from sync_server.errors import RequestError
 from sync_server.http import json_response
+from sync_server.paging import DEFAULT_LIMIT, MAX_LIMIT, read_limit
 
 blueprint = Blueprint("devices", __name__)
 
@@ -64,6 +66,16 @@ class LastUpdate(msgspec.Struct):
     reason: Annotated[str, Meta(max_length=128, pattern=PRINTABLE)] | None = None
 
 
+class DeviceQuery(msgspec.Struct):
+    """The parameters of ``GET /api/devices``, which :class:`DeviceFilters` reads."""
+
+    flag: Annotated[str, Meta(extra_json_schema={"enum": list(FLAGS)})] | None = None
+    cohort: Cohort | None = None
+    name: Annotated[str, Meta(max_length=MAX_NAME_CHARACTERS, pattern=PRINTABLE)] | None = None
+    limit: Annotated[int, Meta(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT
+    cursor: str = ""
+
+
 class StatusBody(msgspec.Struct):
     """The body of ``POST /api/device-status``; what a newer device adds is kept."""
 
@@ -83,6 +95,18 @@ def enrol() -> Response:
     with session_scope() as session:
         enrolled = service.enrol(session, current_actor(), body)
     return json_response(enrolled.to_dict(), 201 if enrolled.created else 200)
+
+
+@blueprint.get(routes.DEVICES)
+@require_token("ops", "view", session=True)
+@describe("devices", query=DeviceQuery, answers={200: Object})
+def devices() -> Response:
+    """List devices, most recently seen first: ``flag``, ``cohort``, ``name``, ``limit``, ``cursor``."""
+    check_parameters(request.args)
+    filters, limit = DeviceFilters.from_query(request.args), read_limit(request.args)
+    with session_scope() as session:
+        items, following = list_devices(session, filters, request.args.get("cursor", ""), limit=limit)
+    return json_response({"items": items, "next": following})
 
 
 @blueprint.post(routes.DEVICE_STATUS)

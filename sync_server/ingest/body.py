@@ -6,6 +6,7 @@ A gzip bomb costs at most one chunk more than the limit, because unpacking stops
 from __future__ import annotations
 
 import zlib
+from dataclasses import dataclass
 from typing import Protocol
 
 from edge_runtime.contract.batch import MAX_BATCH_BYTES, MAX_BATCH_GZIP_BYTES
@@ -23,15 +24,28 @@ class Readable(Protocol):
         ...
 
 
-def read_body(stream: Readable, encoding: str) -> bytes:
-    """Return the unpacked body.
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A body that was read.
+
+    Attributes:
+        content: Unpacked.
+        sent_bytes: Its size as sent.
+    """
+
+    content: bytes
+    sent_bytes: int
+
+
+def read_body(stream: Readable, encoding: str) -> Body:
+    """Read and unpack a body.
 
     Args:
         stream: The request's body as sent.
         encoding: The ``Content-Encoding`` header: ``gzip``, ``identity`` or empty.
 
     Returns:
-        At most 8 MiB.
+        At most 8 MiB, unpacked.
 
     Raises:
         RequestError: 413 for more than 1 MiB as sent or 8 MiB unpacked, 415 for another encoding, 400 for gzip that is
@@ -44,13 +58,13 @@ def read_body(stream: Readable, encoding: str) -> bytes:
         while chunk := stream.read(_CHUNK):
             body += chunk
             _check_sent(len(body))
-        return bytes(body)
+        return Body(bytes(body), len(body))
     raise RequestError(
         415, "encoding_unknown", f"The upload is encoded as {encoding[:40]!r}.", advice="Send it as gzip or as it is."
     )
 
 
-def _gunzip(stream: Readable) -> bytes:
+def _gunzip(stream: Readable) -> Body:
     unpacker = zlib.decompressobj(_GZIP)
     body = bytearray()
     sent = 0
@@ -71,7 +85,7 @@ def _gunzip(stream: Readable) -> bytes:
             raise _broken("there is something after its end")
     if not unpacker.eof:
         raise _broken("it is cut short")
-    return bytes(body)
+    return Body(bytes(body), sent)
 
 
 def _check_sent(size: int) -> None:

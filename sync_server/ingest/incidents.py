@@ -6,12 +6,8 @@ device that uploads its past in pieces ends at the same row as one that sends it
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
-
-from sqlalchemy import text
-from sqlalchemy.orm import Session
 
 from edge_runtime.contract.result import MAX_WINDOWS, Anomaly, AnyRecord, Event
 from sync_server.ingest.records import Arrival
@@ -23,65 +19,12 @@ WINDOWS = "windows"
 Key = tuple[str, int]
 """Bundle and start; with the device, an incident's identity."""
 
-_HIGHER = (
-    "excluded.peak_score IS NOT NULL AND (incidents.peak_score IS NULL OR"
-    " (excluded.peak_score, excluded.peak_raw_score) > (incidents.peak_score, incidents.peak_raw_score))"
-)
-_PEAK = ", ".join(
-    f"{column} = CASE WHEN {_HIGHER} THEN excluded.{column} ELSE incidents.{column} END"
-    for column in ("peak_score", "peak_raw_score", "contributions", "signals")
-)
-# xmax is 0 in a row that this statement inserted, and the locking transaction in one that it updated.
-_UPSERT = text(f"""
-    INSERT INTO incidents (device_id, cohort, created_at, updated_at, status, bundle, started_at_ms, last_observed_ms,
-        listed_at_ms, ended_at_ms, windows, records, peak_score, peak_raw_score, contributions, signals, stale, ahead)
-    SELECT :device_id, :cohort, :now, :now, 'open', r.*
-    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(
-        bundle text, started_at_ms bigint, last_observed_ms bigint, listed_at_ms bigint, ended_at_ms bigint,
-        windows bigint, records bigint, peak_score float8, peak_raw_score float8, contributions jsonb, signals text[],
-        stale boolean, ahead boolean)
-    ORDER BY r.bundle, r.started_at_ms
-    ON CONFLICT (device_id, bundle, started_at_ms) DO UPDATE SET
-        last_observed_ms = greatest(incidents.last_observed_ms, excluded.last_observed_ms),
-        listed_at_ms = greatest(incidents.listed_at_ms, excluded.listed_at_ms),
-        ended_at_ms = greatest(incidents.ended_at_ms, excluded.ended_at_ms),
-        windows = greatest(incidents.windows, excluded.windows),
-        records = incidents.records + excluded.records,
-        stale = incidents.stale OR excluded.stale,
-        ahead = incidents.ahead OR excluded.ahead,
-        updated_at = excluded.updated_at, {_PEAK}
-    RETURNING bundle, started_at_ms, (xmax = 0) AS created
-""")  # noqa: S608 - put together from our own constants
-
-
-def store_incidents(session: Session, arrival: Arrival, records: Sequence[AnyRecord]) -> list[Key]:
-    """Fold the records of a batch that are new into their incidents, in one statement.
-
-    Args:
-        session: The open transaction.
-        arrival: What all records of the batch share.
-        records: Records that were not held before; those without an incident are passed over.
-
-    Returns:
-        The incidents that are new with this batch.
-    """
-    folded = fold(arrival, records)
-    if not folded:
-        return []
-    rows = session.execute(
-        _UPSERT,
-        {
-            "device_id": arrival.device_id,
-            "cohort": arrival.cohort,
-            "now": arrival.now,
-            "rows": json.dumps(list(folded.values()), allow_nan=False),
-        },
-    )
-    return [(bundle, started) for bundle, started, created in rows if created]
-
 
 def fold(arrival: Arrival, records: Sequence[AnyRecord]) -> dict[Key, dict[str, Any]]:
-    """Return what a batch's records say of each incident, as rows for the upsert."""
+    """Return what a batch's records say of each incident, as rows that ``store_results`` folds into the stored ones.
+
+    Records without an incident are passed over.
+    """
     folded: dict[Key, dict[str, Any]] = {}
     for record in records:
         if isinstance(record, Anomaly):

@@ -159,6 +159,8 @@ class Incident(Base):
         Index(None, "device_id", text("listed_at_ms DESC"), text("id DESC")),
         Index(None, "cohort", text("listed_at_ms DESC"), text("id DESC")),
         Index(None, "signals", postgresql_using="gin"),
+        Index(None, "peak_score", postgresql_include=["id"], postgresql_where=text("peak_score >= 0.9999")),
+        Index("ix_incidents_unsettled", "id", postgresql_where=text("status <> 'resolved'")),
     )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
@@ -205,6 +207,8 @@ class HourlyRollup(Base):
 
     Release 0 stands for a bundle that this repository does not know, cohort '' for none: keys hold no nulls. A row of
     period ``day`` holds what devices with full stores had merged; its hours are not known.
+
+    Present hours are rows of its child ``hourly_rollup_shards``, several for a key: whoever reads must sum.
     """
 
     __tablename__ = "hourly_rollups"

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from cryptography.hazmat.primitives.asymmetric import ec
-from sqlalchemy import select
+from sqlalchemy import and_, exists, or_, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
@@ -36,10 +36,11 @@ from sync_server.repository.metadata import LOCK
 from sync_server.rollouts import metrics
 from sync_server.rollouts.announcing import announce
 from sync_server.rollouts.figures import Scale, read_figures
-from sync_server.rollouts.gates import Finding, judge
+from sync_server.rollouts.findings import Finding
+from sync_server.rollouts.gates import judge
 from sync_server.rollouts.models import Channel, RolloutLook, RolloutRun
 from sync_server.rollouts.plan import Plan
-from sync_server.rollouts.reach import note_reach
+from sync_server.rollouts.reach import note_reach, note_silence
 from sync_server.rollouts.requests import MAX_NOTE_CHARACTERS, Advance, Pause, RollBack
 from sync_server.rollouts.runs import end, next_stage, plan_of
 from sync_server.rollouts.service import change_rollout
@@ -72,17 +73,14 @@ class _Look:
 
 
 def tend(database: Database, read_key: ReadKey, *, now: datetime) -> None:
-    """Do what is due for every rollout that has not ended.
+    """Do what is due for every rollout, see :func:`open_runs`.
 
     Args:
         database: The database.
         read_key: Returns the online key; read only when something is signed.
         now: The server's clock.
     """
-    with database.session() as session:
-        open_runs = select(RolloutRun.rollout_id).where(RolloutRun.outcome.is_(None)).order_by(RolloutRun.rollout_id)
-        numbers = list(session.scalars(open_runs))
-    for number in numbers:
+    for number in open_runs(database):
         try:
             _tend_one(database, read_key, number, now)
         except StellaError as error:
@@ -93,6 +91,15 @@ def tend(database: Database, read_key: ReadKey, *, now: datetime) -> None:
             log.exception("rollout %d could not be looked at and will be tried again", number)
 
 
+def open_runs(database: Database) -> list[int]:
+    """Return the ids of the rollouts that have not ended, and of those whose last devices are still on their way."""
+    is_signed = exists().where(Channel.rollout_id == RolloutRun.rollout_id)
+    on_its_way = and_(RolloutRun.outcome == "finished", RolloutRun.reach_at.is_(None), is_signed)
+    statement = select(RolloutRun.rollout_id).where(or_(RolloutRun.outcome.is_(None), on_its_way))
+    with database.session() as session:
+        return list(session.scalars(statement.order_by(RolloutRun.rollout_id)))
+
+
 def _tend_one(database: Database, read_key: ReadKey, number: int, now: datetime) -> None:
     """Take one rollout's turn, unless another process is at it."""
     with database.session() as turn:  # holds the lock of the turn, and reads; what is written is committed apart
@@ -100,11 +107,16 @@ def _tend_one(database: Database, read_key: ReadKey, number: int, now: datetime)
             return
         with database.session() as session:
             run, rollout = _load(session, number)
+            if rollout.id != number:  # a server of an older version started the next one
+                end(run, "replaced", now)
+                return
             plan = plan_of(run)
-            _tick(run, plan, now, counts=rollout.state == "running")
+            _tick(run, plan, now, counts=rollout.state == "running" and run.outcome is None)
             note_reach(session, run, rollout, now)
+            if plan is not None:
+                note_silence(session, run, rollout, plan.gates.silent.hours, now)
         _measure(run.channel, rollout, run.stage)
-        if plan is None or rollout.state != "running" or not _is_look_due(run, plan):
+        if plan is None or run.outcome is not None or rollout.state != "running" or not _is_look_due(run, plan):
             return
         look = _look(turn, run, rollout, plan, now)
         seen = (run.segment, run.looks, rollout)

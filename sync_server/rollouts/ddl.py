@@ -39,6 +39,7 @@ CREATE TABLE rollout_runs (
     watched_seconds    double precision NOT NULL DEFAULT 0,
     looked_seconds     double precision NOT NULL DEFAULT 0,
     looks              integer NOT NULL DEFAULT 0,
+    silent_before      double precision,
     reach_at           timestamptz,
     reach_checked_at   timestamptz,
     outcome            text,

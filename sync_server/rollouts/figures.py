@@ -25,11 +25,13 @@ from edge_runtime.contract.histogram import BINS
 from edge_runtime.contract.rollout import Rollout
 from sync_server.rollouts.assignment import CHANNEL_DEVICES, LOTS, parameters
 from sync_server.rollouts.bounds import Floats
-from sync_server.rollouts.gates import Counted, Figures
+from sync_server.rollouts.findings import Counted, Figures
 from sync_server.rollouts.models import RolloutRun
 from sync_server.rollouts.plan import Plan
 
-SAMPLE = 5_000
+SAMPLE = 2_000
+# A look is nobody's request: on a fleet whose summaries are not in memory it may take longer than those may.
+_LONGEST_MS = 5 * 60_000
 WEEK = timedelta(days=7)
 _HOUR_MS = 3_600_000
 _NOT_THE_DEVICE = "download_failed"  # a network out of reach says nothing of the release
@@ -102,7 +104,7 @@ def read_figures(
     """Read the figures of one look.
 
     Args:
-        session: An open transaction.
+        session: An open transaction, whose statements may take five minutes from then on.
         run: The run; its segment says since when.
         rollout: What is signed.
         plan: Its settings.
@@ -118,8 +120,9 @@ def read_figures(
     }
     scale = Scale(**session.execute(_COUNT, values).mappings().one())
     values["lots_inside"], values["lots_outside"] = _lots(scale.inside), _lots(scale.outside)
+    session.execute(text(f"SET LOCAL statement_timeout = {_LONGEST_MS}"))
     rows = session.execute(_FIGURES, values).all()
-    return _figures(rows, _training(session, rollout), rollout), scale
+    return _figures(rows, _training(session, rollout), rollout, run.silent_before or 0.0), scale
 
 
 def _times(run: RolloutRun, now: datetime) -> dict[str, Any]:
@@ -150,7 +153,9 @@ def _lots(devices: int) -> int:
     return LOTS if devices <= SAMPLE else LOTS * SAMPLE // devices
 
 
-def _figures(rows: Any, training: dict[tuple[int, str | None], Floats], rollout: Rollout) -> Figures:
+def _figures(
+    rows: Any, training: dict[tuple[int, str | None], Floats], rollout: Rollout, silent_before: float
+) -> Figures:
     unknown = np.full(BINS, np.nan)
     now_training, before_training = np.empty((len(rows), BINS)), np.empty((len(rows), BINS))
     for place, row in enumerate(rows):
@@ -168,6 +173,7 @@ def _figures(rows: Any, training: dict[tuple[int, str | None], Floats], rollout:
         before=_counted([row.before for row in rows]),
         training_now=now_training,
         training_before=before_training,
+        silent_before=silent_before,
     )
 
 

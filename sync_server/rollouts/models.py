@@ -73,6 +73,7 @@ class RolloutRun(Base):
     devices do in it counts for its gates. ``unplanned`` says that a person began the present one, ``extra_segments``
     how many they began so far. ``watched_seconds`` is the time of the segment that the server saw pass: hours in which
     it was off, or by which its clock jumped, are none. ``reach_at`` is when 95 % of the reachable fleet ran it.
+    ``silent_before`` is the share of the reachable devices that were silent when the watch began.
     """
 
     __tablename__ = "rollout_runs"
@@ -96,6 +97,7 @@ class RolloutRun(Base):
     watched_seconds: Mapped[float] = mapped_column(Float(53), server_default=text("0"))
     looked_seconds: Mapped[float] = mapped_column(Float(53), server_default=text("0"))
     looks: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    silent_before: Mapped[float | None] = mapped_column(Float(53))
     reach_at: Mapped[datetime | None]
     reach_checked_at: Mapped[datetime | None]
     outcome: Mapped[str | None]

@@ -106,7 +106,7 @@ class Silent(_Strict, frozen=True):
         on: Whether the gate is there.
         hours: From when on a device counts as silent.
         difference: A smaller difference of the shares never trips it.
-        tolerated: Where there is no control: the share that may be silent.
+        tolerated: Where there is no control: the share that may be silent; at least 1.5 times what it was before.
     """
 
     on: bool = True

@@ -22,6 +22,18 @@ _REACHED = text(f"""
            count(*) FILTER (WHERE {WANTED} IS DISTINCT FROM active_release AND {WANTED} IS NOT NULL) AS overdue
     FROM fleet
 """)  # noqa: S608 - our own constants
+_SILENT = text(f"""
+    WITH fleet AS ({CHANNEL_DEVICES} AND d.kind = 'edge' AND d.last_seen_at >= :reachable_since)
+    SELECT avg(CAST(last_seen_at < :silent_since AS integer)) FROM fleet WHERE listed
+""")  # noqa: S608 - our own constants
+
+
+def note_silence(session: Session, run: RolloutRun, rollout: Rollout, hours: int, now: datetime) -> None:
+    """Note once, before the release can have had any effect, which share of the reachable devices is silent."""
+    if run.silent_before is None:
+        since = {"reachable_since": now - REACHABLE, "silent_since": now - timedelta(hours=hours)}
+        share = session.execute(_SILENT, parameters(run.channel, rollout) | since).scalar_one()
+        run.silent_before = float(share or 0.0)
 
 
 def count_reach(session: Session, channel: str, rollout: Rollout, now: datetime) -> dict[str, int]:

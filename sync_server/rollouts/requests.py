@@ -6,10 +6,11 @@ from typing import Annotated
 
 import msgspec
 
+from sync_server.apidoc.answers import PRINTABLE
 from sync_server.rollouts.plan import Plan
 
 MAX_NOTE_CHARACTERS = 500
-Note = Annotated[str, msgspec.Meta(max_length=MAX_NOTE_CHARACTERS)]
+Note = Annotated[str, msgspec.Meta(max_length=MAX_NOTE_CHARACTERS, extra_json_schema={"pattern": PRINTABLE})]
 
 
 class Start(msgspec.Struct, frozen=True, tag_field="action", tag="start", forbid_unknown_fields=True):

@@ -28,11 +28,6 @@ def plan_of(run: RolloutRun) -> Plan | None:
     return None if run.plan is None else Plan.from_stored(run.plan)
 
 
-def is_watched(run: RolloutRun) -> bool:
-    """Say whether the server still moves the rollout by itself."""
-    return run.plan is not None and run.outcome is None
-
-
 def next_stage(run: RolloutRun, rollout: Rollout) -> int | None:
     """Return the number of the next stage that reaches somebody new, None after the last."""
     plan = plan_of(run)
@@ -101,6 +96,7 @@ def record(
     elif isinstance(change, Advance) and before is not None:
         _begin_segment(run, now, stage=next_stage(run, before))
     elif not isinstance(change, Pause):  # by hand: other devices are in now, or it went on after a pause
+        run.stage = _stage_reached(run, after)
         _begin_segment(run, now)
     run.trouble = None
     session.add(
@@ -109,6 +105,14 @@ def record(
             state=after.state, cohorts=None if after.cohorts is None else list(after.cohorts),
         )
     )  # fmt: skip
+
+
+def _stage_reached(run: RolloutRun, rollout: Rollout) -> int:
+    """Return the last stage, from the present one on, that reaches nobody new."""
+    plan = plan_of(run)
+    stages = () if plan is None else plan.stages
+    reached = [n for n in range(run.stage, len(stages)) if stage_of(rollout, stages[n]) == rollout]
+    return max(reached, default=run.stage)
 
 
 def end(run: RolloutRun, outcome: str, now: datetime) -> None:

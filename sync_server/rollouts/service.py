@@ -26,15 +26,23 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from edge_runtime.contract.checks import canonical
-from edge_runtime.contract.names import MAX_COHORT_CHARACTERS, check_name
+from edge_runtime.contract.names import check_name
 from edge_runtime.contract.release import custom_of, floor_of
-from edge_runtime.contract.rollout import BUCKETS, MAX_CHANNELS, MAX_ENTRY_BYTES, Rollout
+from edge_runtime.contract.rollout import BUCKETS, MAX_CHANNELS, Rollout
 from sync_server.access.audit import audit
 from sync_server.db import lock_for_transaction
 from sync_server.errors import RequestError
 from sync_server.repository import metadata
 from sync_server.repository.signing import sign_timestamp
+from sync_server.rollouts.checks import (
+    check_alive,
+    check_note,
+    check_running,
+    check_share,
+    check_size,
+    checked_cohorts,
+    no_channel,
+)
 from sync_server.rollouts.models import ROLLOUT_IDS, Channel
 from sync_server.rollouts.plan import Plan, check_stages
 from sync_server.rollouts.requests import Advance, Change, Pause, Resume, RollBack, Share, Start, Widen
@@ -74,6 +82,7 @@ def change_rollout(
         TrustError: The online key is not the one in root.
     """
     check_name("channel", channel)
+    check_note(change.note)
     lock_for_transaction(session, metadata.LOCK)
     row = session.get(Channel, channel)
     before = None if row is None else row.to_rollout()
@@ -104,9 +113,9 @@ def _after(session: Session, channel: str, before: Rollout | None, change: Chang
             _check_plan(change.plan, after)
         return after
     if before is None:
-        raise _no_channel(channel)
+        raise no_channel(channel)
     if isinstance(change, Advance):
-        _check_running(channel, before)
+        check_running(channel, before)
         return advanced(session, channel, before, change)
     return _changed(channel, before, change)
 
@@ -122,7 +131,7 @@ def _by_plan(change: Start) -> Start:
         )  # fmt: skip
     check_stages(change.plan)
     for stage in change.plan.stages:
-        _checked_cohorts(stage.cohorts)
+        checked_cohorts(stage.cohorts)
     first = change.plan.stages[0]
     return msgspec.structs.replace(change, share=first.share, cohorts=first.cohorts)
 
@@ -135,7 +144,7 @@ def _check_plan(plan: Plan, first: Rollout) -> None:
             advice='Use on_trip = "pause" for the first rollout of a channel.',
         )  # fmt: skip
     for stage in plan.stages:
-        _check_size(stage_of(first, stage))
+        check_size(stage_of(first, stage))
 
 
 def find_rollout(session: Session, channel: str) -> Rollout:
@@ -146,24 +155,15 @@ def find_rollout(session: Session, channel: str) -> Rollout:
     """
     row = session.get(Channel, channel)
     if row is None:
-        raise _no_channel(channel)
+        raise no_channel(channel)
     return row.to_rollout()
-
-
-def _no_channel(channel: str) -> RequestError:
-    return RequestError(
-        404,
-        "no_rollout",
-        f"Channel {channel[:64]} has no rollout yet.",
-        advice="Start one with: exporter rollout CHANNEL --model NAME --release NUMBER --share 10%",
-    )
 
 
 def _started(session: Session, channel: str, before: Rollout | None, change: Start) -> Rollout:
     """Return the new rollout that a start asks for."""
-    cohorts = _checked_cohorts(change.cohorts)
+    cohorts = checked_cohorts(change.cohorts)
     check_name("model", change.model)
-    _check_share(change.share)
+    check_share(change.share)
     if before is not None:
         same = (before.model, before.release, before.share, before.cohorts, before.state)
         if same == (change.model, change.release, change.share, cohorts, "running"):
@@ -215,12 +215,12 @@ def _changed(channel: str, before: Rollout, change: Share | Widen | Pause | Resu
     if isinstance(change, RollBack):
         return dataclasses.replace(before, state="rolled_back")
     if isinstance(change, Pause | Resume):
-        _check_alive(channel, before)
+        check_alive(channel, before)
         return dataclasses.replace(before, state="paused" if isinstance(change, Pause) else "running")
-    _check_running(channel, before)
+    check_running(channel, before)
     if isinstance(change, Widen):
         return dataclasses.replace(before, cohorts=_wider_cohorts(channel, before, change))
-    _check_share(change.share)
+    check_share(change.share)
     if change.share < before.share:
         raise RequestError(
             409, "share_shrinks", f"The share of channel {channel} is {before.share} and can only grow.",
@@ -229,28 +229,9 @@ def _changed(channel: str, before: Rollout, change: Share | Widen | Pause | Resu
     return dataclasses.replace(before, share=change.share)
 
 
-def _check_alive(channel: str, rollout: Rollout) -> None:
-    if rollout.state == "rolled_back":
-        raise RequestError(
-            409, "rolled_back", f"The rollout of release {rollout.release} on channel {channel} was rolled back.",
-            advice="Start a new one.",
-        )  # fmt: skip
-
-
-def _check_running(channel: str, rollout: Rollout) -> None:
-    _check_alive(channel, rollout)
-    if rollout.state != "running":
-        raise RequestError(409, "paused", f"The rollout on channel {channel} is paused.", advice="Resume it first.")
-
-
-def _check_share(share: int) -> None:
-    if not 0 <= share <= BUCKETS:
-        raise RequestError(422, "bad_share", f"A share of {share} does not exist.", advice="Use 0 to 10000.")
-
-
 def _wider_cohorts(channel: str, before: Rollout, change: Widen) -> tuple[str, ...] | None:
     """Return the cohorts of a widening; none that is in may be left out, as its devices would go back."""
-    cohorts = _checked_cohorts(change.cohorts)
+    cohorts = checked_cohorts(change.cohorts)
     left_out = [] if cohorts is None else sorted(set(before.cohorts or ()) - set(cohorts))
     if left_out or (before.cohorts is None and cohorts is not None):
         who = ", ".join(left_out) or "all cohorts"
@@ -259,19 +240,6 @@ def _wider_cohorts(channel: str, before: Rollout, change: Widen) -> tuple[str, .
             advice="Name every cohort that is in, and the new ones; or roll it back.",
         )  # fmt: skip
     return cohorts
-
-
-def _checked_cohorts(cohorts: list[str] | None) -> tuple[str, ...] | None:
-    """Return the cohorts in a fixed order; an empty list is refused, since it would mean nobody."""
-    if cohorts is None:
-        return None
-    fitting = [c for c in cohorts if 1 <= len(c) <= MAX_COHORT_CHARACTERS and c.isprintable()]
-    if not cohorts or len(fitting) != len(cohorts) or len(set(cohorts)) != len(cohorts):
-        raise RequestError(
-            422, "bad_cohorts", "The cohorts are no list of different names.",
-            advice=f"Give names of 1 to {MAX_COHORT_CHARACTERS} printable characters, or none for all devices.",
-        )  # fmt: skip
-    return tuple(sorted(cohorts))
 
 
 def _check_runs(session: Session, channel: str, rollout: Rollout) -> None:
@@ -297,18 +265,9 @@ def _check_runs(session: Session, channel: str, rollout: Rollout) -> None:
         )  # fmt: skip
 
 
-def _check_size(rollout: Rollout) -> None:
-    size = len(canonical(rollout.to_dict()))
-    if size > MAX_ENTRY_BYTES:
-        raise RequestError(
-            409, "rollout_too_large", f"The rollout takes {size} bytes of the timestamp, not {MAX_ENTRY_BYTES}.",
-            advice="Name fewer cohorts.",
-        )  # fmt: skip
-
-
 def _store(session: Session, channel: str, row: Channel | None, rollout: Rollout, now: datetime) -> None:
     """Write the channel's row; its entry in the timestamp must keep to its share of the timestamp's size."""
-    _check_size(rollout)
+    check_size(rollout)
     if row is None:
         row = Channel(name=channel)
         session.add(row)

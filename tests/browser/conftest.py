@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 from simulators.server_fleet import populate
+from simulators.server_rollouts import populate_rollouts
 from werkzeug.serving import make_server
 
 from sync_server.access.sessions import create_operator
@@ -44,7 +45,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server with a fleet of eight devices, an operator `olga` and a viewer `vera`."""
+    """A server with a fleet of eight devices and two rollouts, an operator `olga` and a viewer `vera`."""
     folder = tmp_path_factory.mktemp("server")
     with EmbeddedPostgres(folder / "pg") as postgres:
         migrate(postgres.owner_url, app_role="stella_app")
@@ -52,6 +53,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         config = dataclasses.replace(load_config(data_dir=folder, environ={}), database_url="postgresql://unused")
         app = create_app(config, database)
         populate(app.test_client(), database)
+        populate_rollouts(app, database)
         with database.session() as session:
             create_operator(session, "olga", PASSWORD)
             create_operator(session, "vera", PASSWORD, role="viewer")

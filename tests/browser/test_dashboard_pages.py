@@ -104,6 +104,42 @@ def test_one_device(page: Page, address: str, screenshots: Path) -> None:
     page.screenshot(path=screenshots / "device.png", full_page=True)
 
 
+def test_a_rollout_is_watched_and_rolled_back(page: Page, address: str, screenshots: Path) -> None:
+    log_in(page, address, path="/rollouts")
+    page.screenshot(path=screenshots / "rollouts.png", full_page=True)
+    page.get_by_role("link", name="beta").click()
+    expect(page.get_by_role("alert")).to_contain_text("The gate anomalies tripped")
+    expect(page.get_by_role("img", name="Share of anomalous windows").locator("canvas")).to_be_visible()
+    page.screenshot(path=screenshots / "rollout.png", full_page=True)
+    page.get_by_text("Roll back", exact=True).first.click()
+    page.get_by_label("Why").last.fill("three times the anomalies")
+    page.get_by_role("button", name="Roll back").click()
+    expect(page.get_by_role("heading", name="beta")).not_to_contain_text("rolled back")  # the box is not ticked
+    page.get_by_label("Yes, take release 4 back from beta").check()
+    page.screenshot(path=screenshots / "rollout-deciding.png", full_page=True)
+    page.get_by_role("button", name="Roll back").click()
+    expect(page.get_by_role("heading", name="beta")).to_contain_text("rolled back")
+    expect(page.get_by_text("three times the anomalies")).to_be_visible()
+
+
+def test_the_audit_trail_is_followed_by_its_links(page: Page, address: str, screenshots: Path) -> None:
+    log_in(page, address, path="/audit")
+    page.screenshot(path=screenshots / "audit.png", full_page=True)
+    page.get_by_role("link", name="rollout.start", exact=True).first.click()
+    expect(page.get_by_label("What", exact=True)).to_have_value("rollout.start")
+    expect(page.locator("tbody tr")).to_have_count(4)
+
+
+def test_plots_speak_to_the_keyboard(page: Page, address: str) -> None:
+    log_in(page, address)
+    page.get_by_role("img", name="Anomalous windows").focus()
+    page.keyboard.press("End")
+    expect(page.locator("figure .sr").first).to_contain_text("anomalous windows")
+    said = page.locator("figure .sr").first.inner_text()
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator("figure .sr").first).not_to_have_text(said)
+
+
 def test_a_viewer_sees_and_cannot_decide(page: Page, address: str) -> None:
     log_in(page, address, "vera", "/incidents")
     expect(page.locator("tbody tr")).to_have_count(9)
@@ -130,7 +166,7 @@ def test_everything_works_from_the_keyboard(page: Page, address: str) -> None:
     expect(page.get_by_text("decided with the keyboard")).to_be_visible()
 
 
-@pytest.mark.parametrize("path", ["/", "/incidents", "/devices"])
+@pytest.mark.parametrize("path", ["/", "/incidents", "/devices", "/rollouts", "/audit"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_phone_width_in_light_and_dark(page: Page, address: str, screenshots: Path, path: str, scheme: str) -> None:
     page.emulate_media(color_scheme=scheme)
@@ -147,8 +183,10 @@ def test_devices_and_incidents_fit_a_phone_and_the_dark(page: Page, address: str
     expect(page.get_by_role("heading", name="pump-01")).to_be_visible()
     assert not overflows(page)
     page.screenshot(path=screenshots / "phone-device.png", full_page=True)
-    page.goto(address + "/incidents/1")
-    assert not overflows(page)
+    for path in ("/incidents/1", "/rollouts/stable"):
+        page.goto(address + path)
+        assert not overflows(page), path
+    page.screenshot(path=screenshots / "phone-rollout.png", full_page=True)
     page.set_viewport_size(DESKTOP)
     page.emulate_media(color_scheme="dark")
     page.goto(address + "/")
@@ -160,7 +198,7 @@ def test_text_can_be_read(page: Page, address: str) -> None:
     log_in(page, address)
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
-        for path in ("/", "/incidents", "/devices", "/incidents/1"):
+        for path in ("/", "/incidents", "/devices", "/incidents/1", "/rollouts", "/rollouts/stable", "/audit"):
             page.goto(address + path)
             weak = page.evaluate(CONTRAST)
             assert weak == [], (scheme, path)

@@ -30,6 +30,9 @@ class PublishServer:
         self.targets: dict[int, bytes] = {}
         self.bundles: dict[str, bytes] = {}
         self.rollouts: dict[str, dict[str, Any]] = {}
+        self.plans: dict[str, dict[str, Any]] = {}
+        self.stages: dict[str, int] = {}
+        self.notes: list[str] = []
         self.requests: list[tuple[str, str]] = []
         self.before: list[Fault] = []
         self.after: list[Fault] = []
@@ -51,7 +54,8 @@ class PublishServer:
         if path == "/api/publish":
             return self._state() if request.method == "GET" else self._publish(request)
         if path.startswith("/api/channels/"):
-            return self._channel(request, path.rsplit("/", 1)[-1])
+            channel, _, rest = path.removeprefix("/api/channels/").partition("/")
+            return self._progress(channel) if rest == "progress" else self._channel(request, channel)
         if path.startswith("/repository/metadata/"):
             number, role, _ = path.rsplit("/", 1)[-1].split(".")
             content = {"root": self.roots, "targets": self.targets}[role].get(int(number))
@@ -90,15 +94,38 @@ class PublishServer:
         versions = {"targets_version": version, "root_version": max(self.roots)}
         return answer({**versions, "added": sorted(added), "withdrawn": sorted(withdrawn)}, 201)
 
+    def _progress(self, channel: str) -> Response:
+        rollout = self.rollouts.get(channel)
+        if rollout is None:
+            return problem(404, "no_rollout", f"Channel {channel} has no rollout")
+        gate = {"gate": "latency", "verdict": "tripped", "why": "Twice as slow."}
+        device = {"id": "d" * 32, "active_release": None, "wanted": 2, "since": "2026-11-02T00:00:00Z"}
+        run = {
+            "stage": self.stages.get(channel, 0), "watched_minutes": 61.5, "waits_for": "a person: a gate tripped",
+            "outcome": None, "ended_at": None, "trouble": "The key is gone.",
+        }  # fmt: skip
+        maintenance = {
+            "reachable": 20, "running": 19, "overdue": 1, "publish_to_95_seconds": 7200.0,
+            "refusals": [{"outcome": "failed", "reason": None, "devices": 1}], "overdue_devices": [device],
+        }  # fmt: skip
+        looks = [{"at": "2026-11-02T00:00:00Z", "verdict": "tripped", "gates": [gate]}]
+        whole = {"run": run, "looks": looks, "maintenance": maintenance}
+        return answer({"channel": channel, "rollout": rollout, "plan": self.plans.get(channel), **whole})
+
     def _channel(self, request: Request, channel: str) -> Response:
         rollout = self.rollouts.get(channel)
         if request.method == "GET":
             return answer(rollout) if rollout else problem(404, "no_rollout", f"Channel {channel} has no rollout")
         change = json.loads(request.get_data())
+        self.notes.append(change.get("note", ""))
         if change["action"] == "start":
             if rollout and rollout["share"] < 10_000 and rollout["state"] != "rolled_back":
                 return problem(409, "rollout_running", f"Channel {channel} still rolls out {rollout['release']}")
             previous = rollout["release"] if rollout else None
+            if "plan" in change:
+                plan = {"stages": [{"share": 100, "minutes": 1440}, {"share": 10_000, "minutes": 60}], **change["plan"]}
+                self.plans[channel], self.stages[channel] = plan, 0
+                change["share"] = plan["stages"][0]["share"]
             rollout = {
                 "id": (rollout["id"] if rollout else 0) + 1,
                 "model": change["model"],
@@ -111,6 +138,12 @@ class PublishServer:
             }
         elif rollout is None:
             return problem(409, "no_rollout", f"Channel {channel} has no rollout")
+        elif change["action"] == "advance":
+            if channel not in self.plans:
+                return problem(409, "no_plan", f"The rollout on channel {channel} has no plan.")
+            if change["from_stage"] == self.stages[channel]:
+                self.stages[channel] += 1
+            rollout = {**rollout, "share": self.plans[channel]["stages"][self.stages[channel]]["share"]}
         elif change["action"] == "share":
             rollout = {**rollout, "share": change["share"]}
         elif change["action"] == "widen":

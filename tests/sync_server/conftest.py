@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from simulators.server_devices import ServerDevice, enrolment_token
 from sqlalchemy import text
 
 from sync_server.access.sessions import SESSION_COOKIE, create_operator, csrf_of, open_session
@@ -76,6 +77,12 @@ def app(server_config: ServerConfig, database: Database) -> Flask:
 @pytest.fixture
 def client(app: Flask) -> FlaskClient:
     return app.test_client()
+
+
+@pytest.fixture
+def device(client: FlaskClient, database: Database) -> ServerDevice:
+    """A device that was enrolled over HTTP."""
+    return ServerDevice.enrol(client, enrolment_token(database))
 
 
 @pytest.fixture

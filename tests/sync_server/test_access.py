@@ -19,7 +19,7 @@ from sync_server.access import sessions
 from sync_server.access.audit import audit
 from sync_server.access.models import AccessToken, AuditEntry, LoginAttempt, LoginSession, Operator
 from sync_server.access.routes import safe_next
-from sync_server.access.tokens import KINDS, actor_of, digest_of, find_token, issue_token, revoke_token
+from sync_server.access.tokens import KINDS, digest_of, find_token, issue_token, revoke_token
 from sync_server.app import create_app
 from sync_server.config import ServerConfig
 from sync_server.db import Database, utc_now
@@ -38,7 +38,7 @@ def test_tokens_are_stored_as_digests_only(database: Database) -> None:
         rows = session.scalars(select(AccessToken).order_by(AccessToken.id)).all()
         assert [row.digest for row in rows] == [digest_of(token.token) for token in issued]
         everything = session.execute(text("SELECT string_agg(t::text, '') FROM access_tokens t")).scalar_one()
-        actors = [actor_of(find_token(session, token.token, now=utc_now())) for token in issued]
+    actors = [find_token(database, token.token, now=utc_now()) for token in issued]
     assert all(token.token not in everything for token in issued)
     assert [actor.kind for actor in actors] == list(KINDS)
     assert actors[0].subject == "d"
@@ -48,8 +48,8 @@ def test_tokens_are_stored_as_digests_only(database: Database) -> None:
     "token", ["", "st_pub_short", f"st_pub_{'A' * 43}", f"st_pub_{'A' * 43}\n", "x" * 5000, "st_pub_é"]
 )
 def test_unknown_tokens(token: str, database: Database) -> None:
-    with pytest.raises(RequestError) as caught, database.session() as session:
-        find_token(session, token, now=utc_now())
+    with pytest.raises(RequestError) as caught:
+        find_token(database, token, now=utc_now())
     assert (caught.value.status, caught.value.code) == (401, "token_unknown")
 
 
@@ -57,19 +57,20 @@ def test_expiry_and_revocation(database: Database) -> None:
     now = utc_now()
     with database.session() as session:
         issued = issue_token(session, "pub", name="n", expires_at=now + timedelta(days=1))
-        find_token(session, issued.token, now=now)
-        with pytest.raises(RequestError) as caught:
-            find_token(session, issued.token, now=now + timedelta(days=1))
-        assert caught.value.code == "token_expired"
+    assert find_token(database, issued.token, now=now).token_id == issued.id
+    with pytest.raises(RequestError) as caught:
+        find_token(database, issued.token, now=now + timedelta(days=1))
+    assert caught.value.code == "token_expired"
+    with database.session() as session:
         revoke_token(session, issued.id)
         first = session.get_one(AccessToken, issued.id).revoked_at
         revoke_token(session, issued.id)
         assert session.get_one(AccessToken, issued.id).revoked_at == first
-        with pytest.raises(RequestError) as caught:
-            find_token(session, issued.token, now=now)
-        assert caught.value.code == "token_revoked"
-        with pytest.raises(InputError):
-            revoke_token(session, 999)
+    with pytest.raises(RequestError) as caught:
+        find_token(database, issued.token, now=now)
+    assert caught.value.code == "token_revoked"
+    with pytest.raises(InputError), database.session() as session:
+        revoke_token(session, 999)
 
 
 @pytest.mark.parametrize("header", ["Basic abc", "Bearer", "Bearer ", "st_pub_x", "", "Bearer st_pub_x"])

@@ -13,8 +13,9 @@ from simulators.server_devices import HOUR, NOON, ServerDevice, anomaly, enrolme
 from simulators.server_fleet import populate
 from sqlalchemy import event
 
-from sync_server.dashboard import formats, plots
+from sync_server.dashboard import drift, formats, kept, plots
 from sync_server.db import Database, utc_now
+from sync_server.repository.models import StoredBundle
 
 Auth = Callable[..., dict[str, str]]
 
@@ -130,3 +131,71 @@ def test_signals_behind_incidents() -> None:
         ("a", 0.2, 100), ("b", 0.1, 50),
     ]  # fmt: skip
     assert plots.signal_shares([{"contributions": [["a", -1.0]]}]) == []
+
+
+def test_incidents_that_began_are_whole_numbers_of_the_roll_up(
+    client: FlaskClient, database: Database, auth: Auth
+) -> None:
+    device = ServerDevice.enrol(client, enrolment_token(database))
+    now_ms = int(utc_now().timestamp() * 1000)
+    device.send([anomaly(n + 1, now_ms - n * 20 * HOUR) for n in range(20)])
+    begun = client.get("/api/dashboard/stats", headers=auth("view")).json["incidents"]["begun"]
+    assert (begun["day"], begun["week"]) in ((2, 9), (1, 9), (2, 8), (1, 8))  # hours are counted whole
+
+
+def test_what_is_quick_is_counted_anew_and_what_is_slow_is_kept() -> None:
+    moments = iter([0.0, 0.1, 1.0, 1.0, 3.0, 22.0, 23.5, 23.6, 23.7])
+    state = kept.KeptState(lambda: next(moments))
+    answers = iter([{"n": n} for n in range(9)])
+
+    def count() -> dict:
+        return next(answers)
+
+    assert state.get(count) == {"n": 0}  # 0.1 s: not kept
+    assert state.get(count) == {"n": 1}  # at 1.0 s, took 2 s: kept until 23 s
+    assert state.get(count) == {"n": 1}
+    assert state.get(count) == {"n": 2}
+
+
+def test_drift_against_training_and_first_week(client: FlaskClient, database: Database, auth: Auth) -> None:
+    healthy, moved = summary(1, windows=100), summary(1, windows=100, anomalous=40)
+    with database.session() as session:
+        for release, digest in ((7, "b" * 64), (8, "c" * 64)):
+            session.merge(
+                StoredBundle(
+                    digest=digest, path=f"engine/{release}", model="engine", version=str(release), size=1,
+                    release_number=release, size_unpacked=1, signer="", published_at=utc_now() - timedelta(days=30),
+                    manifest={"histogram": list(healthy.histogram)},
+                )
+            )  # fmt: skip
+    device = ServerDevice.enrol(client, enrolment_token(database))
+    hour = int(utc_now().timestamp() * 1000) // HOUR * HOUR - 2 * HOUR
+    device.send([summary(1, hour - 29 * 24 * HOUR, windows=100), summary(2, hour, windows=100, anomalous=40)])
+    device.send([summary(3, hour, windows=50, bundle="c" * 64)])
+    device.send([summary(4, hour, windows=50, bundle="d" * 64)])  # unknown: no release to speak of
+    seven, eight = client.get("/api/dashboard/drift", headers=auth("view")).json["releases"]
+    assert (seven["release"], seven["windows"], eight["release"], eight["windows"]) == (7, 100, 8, 50)
+    expected = drift.stability_index(moved.histogram, healthy.histogram)
+    assert expected is not None
+    assert expected > 0.25
+    assert seven["training_psi"] == seven["first_week_psi"] == pytest.approx(expected)
+    assert (eight["training_psi"], eight["first_week_psi"]) == (0, None)
+    assert client.get("/api/dashboard/drift").status_code == 401
+
+
+def test_no_results_no_drift(client: FlaskClient, auth: Auth) -> None:
+    answer = client.get("/api/dashboard/drift", headers=auth("ops")).json
+    assert answer == {"from_ms": None, "to_ms": None, "releases": []}
+
+
+@given(
+    st.lists(st.integers(0, 10**9), min_size=15, max_size=15), st.lists(st.integers(0, 10**9), min_size=15, max_size=15)
+)
+def test_the_stability_index_is_a_distance_of_shares(one: list[int], two: list[int]) -> None:
+    index = drift.stability_index(one, two)
+    if index is None:
+        assert not sum(one) or not sum(two)
+    else:
+        assert index >= 0
+        assert index == pytest.approx(drift.stability_index(two, one))
+        assert drift.stability_index(one, [3 * count for count in one]) == pytest.approx(0, abs=1e-12)

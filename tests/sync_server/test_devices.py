@@ -197,13 +197,12 @@ def test_status_is_kept_and_shown(client: FlaskClient, database: Database, auth:
     "change",
     [
         {"outbox": None}, {"outbox": {"records": -1, "dead_letters": 0}}, {"active": {"bundle": "x"}}, {"stale": 1},
-        {"cohort": "\u0000"}, {"extra": "a\u0000b"}, {"extra": "\ud800"}, {"active": []}, {"active": "x"},
+        {"cohort": "\u0000"}, {"extra": "a\u0000b"}, {"extra": "\ud800"}, {"active": []}, {"active": {}}, {"active": "x"},
     ],
 )  # fmt: skip
 def test_a_bad_status_is_refused(client: FlaskClient, database: Database, change: dict[str, object]) -> None:
     device = ServerDevice.enrol(client, enrolment_token(database))
-    expected = (204,) if change == {"active": []} else (422,)
-    assert device.report(**change).status_code in expected
+    assert device.report(**change).status_code == 422
     huge = device.headers(**{"Content-Type": "application/json"})
     text_body = b'{"outbox":{"records":0,"dead_letters":0},"extra":1e999}'
     assert client.post("/api/device-status", data=text_body, headers=huge).status_code == 422
@@ -233,3 +232,11 @@ def test_the_command_line_shuts_a_device_out(
     assert device.report().json["code"] == "token_revoked"
     unknown = CliRunner().invoke(device_commands, ["revoke", "0" * 32], env=environment)
     assert isinstance(unknown.exception, InputError)
+
+
+@pytest.mark.parametrize("field", ["active", "last_update"])
+@pytest.mark.parametrize("value", [False, 0, "", []])
+def test_nothing_is_not_a_table(field: str, value: object, client: FlaskClient, database: Database) -> None:
+    """schemathesis found it: what Python calls false was taken for a table without entries."""
+    device = ServerDevice.enrol(client, enrolment_token(database))
+    assert device.report(**{field: value}).status_code == 422

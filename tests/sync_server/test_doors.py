@@ -10,7 +10,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from sync_server.access.tokens import KINDS, find_token, issue_token, revoke_token
+from sync_server.access.tokens import KINDS, issue_token, revoke_token
 from sync_server.db import Database, utc_now
 
 # Who may: token kinds, and "login" when a log-in of the right role will do as well. Pages take log-ins only.
@@ -32,11 +32,17 @@ RULES: dict[tuple[str, str], frozenset[str]] = {
     ("POST", "/api/publish"): frozenset({"pub"}),
     ("GET", "/api/channels/<channel>"): LOOKS | {"pub"},
     ("PUT", "/api/channels/<channel>"): DECIDES | {"pub"},
+    ("GET", "/api/channels/<channel>/challenger"): LOOKS,
+    ("PUT", "/api/channels/<channel>/challenger"): DECIDES,
+    ("DELETE", "/api/channels/<channel>/challenger"): DECIDES,
+    ("GET", "/api/channels/<channel>/comparison"): LOOKS,
+    ("GET", "/api/channels/<channel>/windows"): frozenset({"ops", "pub"}),
     ("POST", "/api/devices"): frozenset({"enr"}),
     ("POST", "/api/device-status"): frozenset({"dev"}),
     ("POST", "/api/results"): frozenset({"dev"}),
     ("GET", "/api/devices/<device_id>"): LOOKS,
     ("GET", "/api/anomalies"): LOOKS,
+    ("POST", "/api/anomalies/score"): DECIDES | {"dev"},
     ("GET", "/api/incidents/<int(max=9223372036854775807):incident_id>"): LOOKS,
     ("POST", "/api/incidents/<int(max=9223372036854775807):incident_id>/status"): DECIDES,
     ("GET", "/api/webhooks"): DECIDES,
@@ -44,6 +50,7 @@ RULES: dict[tuple[str, str], frozenset[str]] = {
     ("DELETE", "/api/webhooks/<int(max=9223372036854775807):webhook_id>"): DECIDES,
     ("POST", "/api/webhooks/<int(max=9223372036854775807):webhook_id>/enable"): DECIDES,
     ("POST", "/api/webhooks/<int(max=9223372036854775807):webhook_id>/test"): DECIDES,
+    ("GET", "/api/incidents/<int(max=9223372036854775807):incident_id>/advice"): LOOKS,
     ("GET", "/api/dashboard/stats"): LOOKS,
     ("GET", "/api/dashboard/trends"): LOOKS,
     ("GET", "/"): PAGE,
@@ -52,6 +59,10 @@ RULES: dict[tuple[str, str], frozenset[str]] = {
     ("POST", "/incidents/<int(max=9223372036854775807):incident_id>/status"): PAGE,
     ("GET", "/devices"): PAGE,
     ("GET", "/devices/<device_id>"): PAGE,
+    ("GET", "/rollouts"): PAGE,
+    ("GET", "/rollouts/<channel>"): PAGE,
+    ("POST", "/rollouts/<channel>"): PAGE,
+    ("GET", "/audit"): PAGE,
 }
 GUARDED = sorted(key for key, who in RULES.items() if who != EVERYBODY)
 DENIED = {"not_authenticated", "token_unknown", "token_revoked", "token_expired", "wrong_kind", "csrf"}
@@ -88,10 +99,9 @@ def tokens(database: Database) -> dict[str, dict[str, str]]:
         for kind in KINDS:
             past = utc_now() - timedelta(seconds=1)
             states = {"right": None, "token_revoked": None, "token_expired": past}
-            made[kind] = {
-                state: issue_token(session, kind, name=state, expires_at=end).token for state, end in states.items()
-            }
-            revoke_token(session, find_token(session, made[kind]["token_revoked"], now=utc_now()).id)
+            issued = {state: issue_token(session, kind, name=state, expires_at=end) for state, end in states.items()}
+            made[kind] = {state: token.token for state, token in issued.items()}
+            revoke_token(session, issued["token_revoked"].id)
     return made
 
 

@@ -264,7 +264,7 @@ def test_ready_part_by_part(app: Flask, client: FlaskClient, server_config: Serv
     server_config.online_key_path.chmod(0o600)
     blobs = server_config.data_dir / "blobs"
     blobs.rename(blobs.with_name("elsewhere"))
-    assert found()["blobs"] == "The blob store does not answer."
+    assert found()["blobs"] == "The blob store is not ready; the server's log says why."
     blobs.with_name("elsewhere").rename(blobs)
 
     def cold() -> None:

@@ -14,10 +14,11 @@ from simulators.server_devices import NOON, ServerDevice, anomaly, enrolment_tok
 from simulators.server_fleet import populate
 from sqlalchemy import event, text
 
+from sync_server.dashboard import audit_pages
 from sync_server.db import Database
 
 LogIn = Callable[..., tuple[FlaskClient, str]]
-PATHS = ("/", "/incidents", "/devices")
+PATHS = ("/", "/incidents", "/devices", "/rollouts", "/audit")
 
 
 class Outline(HTMLParser):
@@ -302,3 +303,41 @@ def test_a_statement_that_fails_is_a_page_too(app: Flask, log_in: LogIn, owner_d
             session.execute(text("ALTER TABLE hidden RENAME TO hourly_rollups"))
     assert (answer.status_code, answer.mimetype) == (500, "text/html")
     assert "hourly_rollups" not in answer.text
+
+
+def test_an_incident_says_what_it_may_be(fleet: list[ServerDevice], log_in: LogIn) -> None:
+    browser, _ = log_in()
+    assert "Put together from the contributions at the peak" in page(browser, "/incidents/1")
+
+
+def test_incidents_can_be_taken_away_as_a_file(fleet: list[ServerDevice], log_in: LogIn) -> None:
+    browser, _ = log_in()
+    listed = page(browser, "/incidents?status=open&from=2026-01-01&cohort=north")
+    address = re.search(r'href="(/api/incidents.csv[^"]*)"', listed)[1].replace("&amp;", "&")
+    assert "from_ms=" in address
+    assert "cohort=north" in address
+    answer = browser.get(address)
+    assert (answer.status_code, answer.mimetype) == (200, "text/csv")
+    assert len(answer.text.splitlines()) - 1 == listed.count('id="incident-')
+
+
+def test_the_audit_trail_as_a_page(fleet: list[ServerDevice], log_in: LogIn) -> None:
+    browser, csrf = log_in()
+    fields = {"status": "acknowledged", "note": "<b>seen</b>", "csrf_token": csrf}
+    assert browser.post("/incidents/1/status", data=fields).status_code == 303
+    shown = page(browser, "/audit?action=incident.status")
+    assert shown.count("<tbody>") == 1
+    assert "&lt;b&gt;seen&lt;/b&gt;" in shown
+    assert "operator alice" in shown
+    assert "No entry matches" in page(browser, "/audit?actor=nobody")
+    assert 'role="alert"' in page(browser, "/audit?cursor=broken", 422)
+    first = page(browser, "/audit")
+    assert 'rel="next"' not in first or "cursor=" in first
+
+
+def test_details_of_a_change_are_told_as_a_change() -> None:
+    told = audit_pages.told({"before": {"share": 100, "state": "running"}, "after": {"share": 400, "state": "running"}})
+    assert told == [("share", "100 → 400")]
+    assert audit_pages.told({"before": None, "after": {"share": 100}, "note": "x" * 200})[0] == ("share", "100")
+    assert len(audit_pages.told({"note": "x" * 200})[0][1]) == 160
+    assert audit_pages.told({"added": ["a", "b"], "previous": None}) == [("added", "a, b"), ("previous", "none")]

@@ -28,6 +28,7 @@ from edge_runtime.errors import StorageError, TrustError
 from sync_server.access.models import LoginAttempt
 from sync_server.app_state import get_online_key
 from sync_server.blobs import Blobs
+from sync_server.config import ServerConfig
 from sync_server.db import Database, utc_now
 from sync_server.repository import metadata, signing
 from sync_server.repository.online_key import load_or_create, public_pem
@@ -154,7 +155,7 @@ def test_signed_again_at_half_time(engineer: ReleaseEngineer, app: Flask, databa
     with database.session() as session:
         assert metadata.current_timestamp(session).expires - start > timedelta(days=22)
         assert metadata.current_snapshot(session).expires - start > timedelta(days=45)
-    run_once(database, lambda: key)
+    run_once(database, lambda: key, ServerConfig())
 
 
 def test_only_one_process_signs(engineer: ReleaseEngineer, app: Flask, database: Database) -> None:
@@ -180,7 +181,7 @@ def test_a_part_of_upkeep_that_fails_holds_up_no_other(
     with database.session() as session:
         metadata.latest(session, "timestamp").body = b"damaged"  # type: ignore[union-attr]
         session.add(LoginAttempt(username_digest=bytes(32), address="::1", at=utc_now() - timedelta(days=1)))
-    run_once(database, lambda: other)
+    run_once(database, lambda: other, ServerConfig())
     assert "upkeep (signing) failed" in caplog.text
     with database.session() as session:
         assert session.scalar(select(func.count()).select_from(LoginAttempt)) == 0

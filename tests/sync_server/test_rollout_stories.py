@@ -36,8 +36,8 @@ def test_a_bad_release_is_paused_before_five_percent_have_it(
 
 
 def test_a_good_release_reaches_everybody_by_itself(database: Database, key: ec.EllipticCurvePrivateKey) -> None:
-    story = Story(database, RandomFleet(Nature(devices=800), seed=2), key)
-    story.start(Plan(look_minutes=240, stages=Plan().stages, when_small="go_on"))
+    story = Story(database, RandomFleet(Nature(devices=2000), seed=2), key)
+    story.start(Plan(look_minutes=240))
     ended = story.run(hours=132)
     assert (ended.state, ended.share) == ("running", 10_000)
     assert [entry[1] for entry in story.log] == [100, 400, 2000, 10_000]
