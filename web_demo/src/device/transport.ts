@@ -10,6 +10,7 @@ import { parseObject, type JsonObject } from "./contract/json.ts";
 import { readProblem } from "./contract/problem.ts";
 import { ContractError, TransportError, TrustError } from "./errors.ts";
 import { checkUrl } from "./contract/enrolment.ts";
+import { TARGETS } from "./contract/routes.ts";
 
 /** Enough for any problem+json body, small enough to throw away. */
 const MAX_PROBLEM_BYTES = 16_384;
@@ -165,7 +166,7 @@ class Exchange {
     const init: RequestInit = {
       method: this.request.method,
       headers: { ...this.request.headers },
-      cache: this.request.method === "GET" ? "no-cache" : "no-store",
+      cache: this.cacheMode(),
       credentials: "omit",
       redirect: "manual",
       referrerPolicy: "no-referrer",
@@ -201,6 +202,11 @@ class Exchange {
     clearTimeout(this.silence);
     // What was not read to its end must not go on arriving.
     this.controller.abort();
+  }
+
+  /** Bundles are kept by the device: a copy in the browser's cache that came damaged would be taken for the server's. */
+  private cacheMode(): RequestCache {
+    return this.request.method === "GET" && !this.request.path.startsWith(TARGETS) ? "no-cache" : "no-store";
   }
 
   private async read(answer: Response, limit: number): Promise<readonly [Bytes, boolean]> {
@@ -249,7 +255,7 @@ export const TOO_LONG = "answer_too_long";
  * @throws ContractError - Not an http(s) URL.
  * @throws TrustError - Plain http to another machine (reason `insecure_http`).
  */
-export function checkServerUrl(url: string): void {
+function checkServerUrl(url: string): void {
   const parsed = checkUrl(url);
   if (parsed.protocol === "https:" || isLoopback(parsed.hostname)) return;
   throw new TrustError(

@@ -188,8 +188,3 @@ export function shortest(value: number): number {
   }
   return Number(value.toPrecision(9));
 }
-
-/** Return the names of a bundle's signals, in the order of its columns. */
-export function signalNames(bundle: ActiveBundle): readonly string[] {
-  return bundle.manifest.signals.map((signal) => signal.name);
-}
