@@ -49,7 +49,7 @@ def _groups() -> Iterator[tuple[int, list[dict[str, Any]]]]:
     for start, hours in ((0, 30), (20, 20), (48, 60), (130, 6)):
         first = START_MS + start * HOUR_MS
         rows = [_reading(first + step * HOUR_MS // 2, fault=50 < start + step < 80, rng=rng) for step in range(hours)]
-        yield first + hours * HOUR_MS, rows
+        yield first + hours * HOUR_MS, [*rows, rows[1]]
     # Fed again, out of order, and from a clock that was far ahead.
     late, future = (_reading(START_MS + hours * HOUR_MS, fault=False, rng=rng) for hours in (1, 400))
     yield START_MS + 140 * HOUR_MS, [rows[-1], late, rows[-2], future]

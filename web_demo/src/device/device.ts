@@ -21,6 +21,7 @@ import { Outbox } from "./outbox/outbox.ts";
 import { checkPlatform, type Platform } from "./platform.ts";
 import { ReadingScorer, type Explain } from "./reading_scorer.ts";
 import { parseReadings, type Reading } from "./readings.ts";
+import { Queue } from "./queue.ts";
 import { readStatus, reportStatus, type DeviceStatus } from "./status.ts";
 import { BundleStore, type ActiveBundle } from "./store/bundles.ts";
 import { Database } from "./store/database.ts";
@@ -275,21 +276,6 @@ export class Device {
   private async runtimeFields(): Promise<Readonly<Record<string, string>>> {
     const onnxruntime = await this.platform.runtime.version();
     return { edge_runtime: `web ${VERSION}`, onnxruntime, platform: this.platform.userAgent };
-  }
-}
-
-/** Work that is done one thing after the other, in the order in which it was asked for. */
-class Queue {
-  private last: Promise<unknown> = Promise.resolve();
-
-  async run<T>(work: () => Promise<T>): Promise<T> {
-    const turn = this.last.then(work);
-    this.last = turn.catch(() => undefined);
-    return turn;
-  }
-
-  async idle(): Promise<void> {
-    await this.last;
   }
 }
 

@@ -17,8 +17,6 @@ export interface Platform {
   readonly fetch: Fetch;
   /** UTC epoch milliseconds. */
   readonly clock: () => number;
-  /** A number in [0, 1), uniform. */
-  readonly draw: () => number;
   readonly indexedDB: IDBFactory | null;
   readonly locks: Locks | null;
   /** Bytes that the browser still gives this page, or null when it does not say. */
@@ -34,7 +32,6 @@ export function browserPlatform(runtime: ScoringRuntime): Platform {
   return {
     fetch: (url, init) => fetch(url, init),
     clock: () => Date.now(),
-    draw: () => Math.random(),
     indexedDB: storageOf(),
     // Absent on plain http addresses: the types do not say so.
     locks: (navigator.locks as Locks | undefined) ?? null,

@@ -255,7 +255,7 @@ export const TOO_LONG = "answer_too_long";
  * @throws ContractError - Not an http(s) URL.
  * @throws TrustError - Plain http to another machine (reason `insecure_http`).
  */
-export function checkServerUrl(url: string): void {
+function checkServerUrl(url: string): void {
   const parsed = checkUrl(url);
   if (parsed.protocol === "https:" || isLoopback(parsed.hostname)) return;
   throw new TrustError(

@@ -29,6 +29,8 @@ export class Turn {
   readonly records: AnyRecord[] = [];
   private readonly judge: Judge;
   private readonly clockMs: number;
+  /** Times of the readings that are still held: one of them that comes again is a duplicate, not just late. */
+  private readonly known: Set<number>;
 
   /**
    * @param judge - Runs the model.
@@ -41,6 +43,7 @@ export class Turn {
     this.state = copyOf(before);
     if (before.bundle !== judge.bundle.digest) this.changeBundle();
     this.watchClock();
+    this.known = new Set(this.state.readings.times);
   }
 
   /**
@@ -90,10 +93,13 @@ export class Turn {
   private fateOf(timestampMs: number): Fate {
     const { state } = this;
     const fate = judgeReading(timestampMs, state.highestTimestampMs, this.clockMs);
-    if (fate === "accepted") state.highestTimestampMs = timestampMs;
+    if (fate === "accepted") {
+      state.highestTimestampMs = timestampMs;
+      this.known.add(timestampMs);
+    }
     if (fate !== "late" || state.highestTimestampMs === null) return fate;
+    if (this.known.has(timestampMs)) return "duplicate";
     // In the newest hour, not the reading's own: a year fed again would make a summary for every hour.
-    if (state.readings.times.includes(timestampMs)) return "duplicate";
     summaryOf(state, this.judge.bundle.digest, state.highestTimestampMs).late += 1;
     return "late";
   }
@@ -187,9 +193,4 @@ export function shortest(value: number): number {
     if (Math.fround(short) === value) return short;
   }
   return Number(value.toPrecision(9));
-}
-
-/** Return the names of a bundle's signals, in the order of its columns. */
-export function signalNames(bundle: ActiveBundle): readonly string[] {
-  return bundle.manifest.signals.map((signal) => signal.name);
 }

@@ -46,7 +46,7 @@ export function outcomeOf(error: StellaError, release: number | null, atMs: numb
 }
 
 /** Return the reason code of an error, as the documentation lists them. */
-export function reasonOf(error: StellaError): string {
+function reasonOf(error: StellaError): string {
   if (error instanceof TrustError || error instanceof ScoringError || error instanceof StorageError)
     return error.reason;
   if (error instanceof ContractError) return error.fields["newer_format"] === true ? "newer_format" : "bad_bundle";

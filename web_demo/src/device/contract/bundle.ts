@@ -9,7 +9,7 @@ import { checkSignature } from "./signature.ts";
 
 export const MANIFEST_NAME = "manifest.json";
 export const MODEL_NAME = "model.onnx";
-export const GOLDEN_SPEC_NAME = "golden.json";
+const GOLDEN_SPEC_NAME = "golden.json";
 export const GOLDEN_NAME = "golden.f32";
 export const REFERENCES_NAME = "references.f32";
 export const SIGNATURE_NAME = "model.sig";

@@ -25,7 +25,7 @@ export function checkName(kind: "model" | "version" | "channel", name: Json): st
 }
 
 /** Return the file-name part of a cohort: `default`, or 16 hex digits, since cohorts are free text. */
-export async function cohortPart(cohort: string | null): Promise<string> {
+async function cohortPart(cohort: string | null): Promise<string> {
   return cohort === null ? "default" : (await sha256Hex(utf8(cohort))).slice(0, 16);
 }
 

@@ -3,7 +3,7 @@ import { ContractError } from "../errors.ts";
 import { isObject, parse, type JsonObject } from "./json.ts";
 
 /** Media type of such an answer. */
-export const MEDIA_TYPE = "application/problem+json";
+const MEDIA_TYPE = "application/problem+json";
 
 /** One refusal. */
 export interface Problem {

@@ -6,8 +6,6 @@
 
 /** Most contributions of one anomaly. */
 export const MAX_CONTRIBUTIONS = 8;
-/** Longest text in an event's detail, in characters. */
-export const MAX_DETAIL_CHARACTERS = 512;
 
 /** One stored anomalous window: the first of its incident, a new maximum, or one an hour. */
 export interface Anomaly {

@@ -7,9 +7,9 @@ const DAY_MS = 86_400_000;
 const MAX_SLOTS = 4096;
 
 /** A reading further ahead of the device's clock than this is no reading but a broken clock. */
-export const FUTURE_TOLERANCE_MS = DAY_MS;
+const FUTURE_TOLERANCE_MS = DAY_MS;
 /** The same distance backwards means that the clock was ahead before and has been set right. */
-export const CLOCK_STEP_MS = DAY_MS;
+const CLOCK_STEP_MS = DAY_MS;
 
 /** What becomes of a reading. */
 export type Fate = "accepted" | "late" | "duplicate" | "future";

@@ -50,7 +50,7 @@ const SIMD_PROBE = Uint8Array.of(
 );
 
 /** Say whether this browser runs WebAssembly with SIMD, which ONNX Runtime needs. */
-export function hasSimd(): boolean {
+function hasSimd(): boolean {
   return typeof WebAssembly === "object" && WebAssembly.validate(SIMD_PROBE);
 }
 

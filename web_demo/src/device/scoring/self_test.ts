@@ -32,7 +32,7 @@ export async function selfTest(bundle: Bundle, runtime: ScoringRuntime): Promise
  *
  * @throws ScoringError - A raw score differs by more than the tolerance or a verdict differs (`golden_failed`).
  */
-export async function checkGolden(bundle: Bundle, scorer: Scorer): Promise<void> {
+async function checkGolden(bundle: Bundle, scorer: Scorer): Promise<void> {
   const spec = bundle.golden;
   const expected = goldenTensors(spec, float32s(fileOf(bundle.files, GOLDEN_NAME)));
   const windows = { data: expected.window, count: spec.windows, slots: spec.slots, signals: spec.signals };

@@ -13,10 +13,8 @@ import { parseObject, type Json, type JsonObject } from "../contract/json.ts";
 import { canonicalBytes } from "./canonical.ts";
 import { refused } from "./refusals.ts";
 
-/** The top-level roles; there are no delegations. */
-export const ROLES = ["root", "timestamp", "snapshot", "targets"] as const;
-/** One of them. */
-export type RoleName = (typeof ROLES)[number];
+/** A top-level role; there are no delegations. */
+export type RoleName = "root" | "timestamp" | "snapshot" | "targets";
 
 const MAX_SIGNATURES = 64;
 const MAX_KEYS = 64;

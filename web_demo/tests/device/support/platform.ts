@@ -8,7 +8,6 @@ export function testPlatform(parts: Partial<Platform> = {}): Platform {
   return {
     fetch: (url, init) => fetch(url, init),
     clock: () => Date.now(),
-    draw: () => 0.5,
     indexedDB: new IDBFactory(),
     locks: new FakeLocks(),
     freeBytes: async () => null,
