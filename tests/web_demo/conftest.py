@@ -136,6 +136,7 @@ class DevicePage:
             "Failed to load resource",
             "Banner not shown",
             "The Cross-Origin-Opener-Policy header has been ignored",
+            "Service Worker registration blocked by Playwright",
         )
         if message.type in ("error", "warning") and not message.text.startswith(expected):
             self.complaints.append(message.text)

@@ -17,7 +17,7 @@ from edge_runtime.scoring import Scorer
 def test_raw_scores_and_verdicts_are_pythons(stack: Stack, playwright_driver: Playwright) -> None:
     if not web_scoring.is_built():
         pytest.skip("what the browser runs is not built (make build/web_harness/index.html)")
-    (path,) = (stack.folder / "browsers" / "build").rglob("*.bundle")
+    path = next((stack.folder / "browsers" / "build").rglob("*.bundle"))
     files = open_bundle(path.read_bytes()).files
     windows = golden_windows(GoldenSpec.from_bytes(files["golden.json"]), files["golden.f32"])
     expected = Scorer(files["model.onnx"]).score(windows)

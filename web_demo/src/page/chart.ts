@@ -75,7 +75,7 @@ export class ScoreChart {
       scales: { y: { range: [0, 1.02] } },
       axes: [
         { ...axis, space: 90, size: 28, values: (_, ticks) => ticks.map((tick) => clock(tick * 1000)) },
-        { ...axis, size: 44, values: (_, ticks) => ticks.map((tick) => tick.toFixed(1)) },
+        { ...axis, size: 44, values: (_, ticks) => ticks.map(String) },
       ],
       series: [
         {},

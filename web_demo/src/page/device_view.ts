@@ -1,4 +1,5 @@
 /** Everything on the page that follows an enrolled device. */
+import type { Contribution } from "../device/contract/result.ts";
 import type { Device } from "../device/device.ts";
 import { ScoringError, StorageError, TransportError, type StellaError } from "../device/errors.ts";
 import { Rounds } from "../device/rounds.ts";
@@ -26,6 +27,7 @@ export class DeviceView {
   private readonly feed: Feed;
   private readonly sources: Sources;
   private bundle: ActiveBundle | null = null;
+  private contributions: readonly Contribution[] = [];
   private begun = false;
 
   constructor(device: Device, storageKept: boolean) {
@@ -132,7 +134,10 @@ export class DeviceView {
     this.chart.add(points);
     for (const verdict of verdicts) if (verdict.score?.stored === true) addAnomaly(verdict);
     showVerdict(latest, this.bundle.manifest.window.minimumReadings);
-    showSignals(this.bundle, readings.at(-1)!, latest.score?.contributions ?? []);
+    // Windows that become no record are not explained: what the last one said holds for its incident.
+    const explained = verdicts.findLast(({ score }) => score?.stored === true)?.score?.contributions;
+    this.contributions = latest.score?.isAnomaly === true ? (explained ?? this.contributions) : [];
+    showSignals(this.bundle, readings.at(-1)!, this.contributions);
     const point = points.at(-1);
     if (point !== undefined) setText("chart-words", chartWords(point, this.bundle.manifest.threshold.anomalyScore));
   }

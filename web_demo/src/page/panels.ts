@@ -1,6 +1,6 @@
 /** What the page shows of a device: the verdict, its signals, its anomalies, its bundle, its outbox, who it is. */
 import { fileOf, SIGNATURE_NAME } from "../device/contract/bundle.ts";
-import { parseObject, type JsonObject } from "../device/contract/json.ts";
+import { JsonFloat, parseObject, type Json, type JsonObject } from "../device/contract/json.ts";
 import type { Contribution } from "../device/contract/result.ts";
 import type { Reading } from "../device/readings.ts";
 import type { DeviceStatus } from "../device/status.ts";
@@ -148,15 +148,19 @@ function parityFacts(parity: JsonObject): readonly Fact[] {
   const candidates = (parity["candidates"] ?? {}) as JsonObject;
   const sets = ((candidates[chosen] as JsonObject | undefined)?.["sets"] ?? {}) as JsonObject;
   const facts: Fact[] = [{ name: "Form", value: `${chosen}. ${String(parity["reason"] ?? "")}` }];
-  for (const [set, figures] of Object.entries(sets)) {
-    const { windows, max_raw_difference: difference, label_flips: flips, spearman } = figures as JsonObject;
+  for (const [set, measuredOn] of Object.entries(sets)) {
+    const figures = measuredOn as JsonObject;
     const value = [
-      `${count(Number(windows))} windows`,
-      `largest difference ${measured(Number(difference))}`,
-      `${count(Number(flips))} other verdicts`,
-      `rank correlation ${measured(Number(spearman))}`,
+      `${count(numberOf(figures["windows"]))} windows`,
+      `largest difference ${measured(numberOf(figures["max_raw_difference"]))}`,
+      `${count(numberOf(figures["label_flips"]))} other verdicts`,
+      `rank correlation ${measured(numberOf(figures["spearman"]))}`,
     ].join(", ");
     facts.push({ name: set, value });
   }
   return facts;
+}
+
+function numberOf(value: Json | undefined): number {
+  return value instanceof JsonFloat ? value.value : Number(value ?? NaN);
 }
