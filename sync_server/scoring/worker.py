@@ -56,6 +56,7 @@ class ScoringWorker:
         self._blobs = blobs
         self._lock = threading.Lock()
         self._recorder: Recorder | None = None
+        self._warmed_for: tuple[str, dict[str, Challenger]] | None = None
         # Which requests are sampled is no secret.
         self._chance = random.Random()  # noqa: S311
 
@@ -85,12 +86,16 @@ class ScoringWorker:
             return self._recorder
 
     def warm_up(self) -> int:
-        """Load the models that the channels need now, as many as are kept; returns how many are ready.
+        """Load the models that the channels need now, as many as are kept; returns how many it has made sure of.
 
-        A bundle that cannot be used is logged and leaves the others alone.
+        Once for each change of the repository or of the challengers: where more models are in use than are kept,
+        requests choose which stay. A bundle that cannot be used is logged and leaves the others alone.
         """
         with self._database.session() as session:
             listing, challengers = self.listings.now(session)
+        if self._warmed_for == (listing.digest, challengers):
+            return 0
+        self._warmed_for = (listing.digest, challengers)
         ready = 0
         for choice in [*needed(listing), *_challenging(listing, challengers)][: self._most_models]:
             try:

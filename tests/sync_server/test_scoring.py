@@ -268,6 +268,7 @@ def test_a_worker_loads_its_models_before_anybody_asks(channel: ScoredChannel, a
     assert worker.warm_up() == 1
     channel.start(2, share=100)
     assert worker.warm_up() == 3, "both bundles of the new release, and the one that most devices still run"
+    assert worker.warm_up() == 0, "nothing has changed"
     assert set(worker.models.loaded()) == {built.digest for built in channel.bundles.values()}
     stop = start_warming(app)
     assert stop is not None

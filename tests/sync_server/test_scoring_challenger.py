@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import threading
 import time
@@ -25,6 +26,7 @@ from sync_server.scoring import keeping, recording
 from sync_server.scoring.models import ScoredWindow
 from sync_server.scoring.recording import Recorder
 from sync_server.scoring.worker import ScoringWorker
+from sync_server.upkeep import sweep_windows
 
 Auth = Callable[..., dict[str, str]]
 URL = "/api/channels/stable"
@@ -290,3 +292,16 @@ def test_what_is_kept_is_bounded_in_time_and_number(
 
     assert [left(most) for most in (100, 25, 24, 10)] == [25, 25, 24, 10]
     assert min(row.id for row in kept(database)) == 21
+
+
+def test_upkeep_sweeps_by_the_settings(
+    channel: ScoredChannel, worker: ScoringWorker, database: Database, app: Flask
+) -> None:
+    set_challenger(channel, None)
+    channel.score(channel="stable", windows=[window(1.0)] * 9)
+    worker.recorder.wait()
+    config = app.extensions["config"]
+    sweep_windows(database, config)
+    assert len(kept(database)) == 9
+    sweep_windows(database, dataclasses.replace(config, scoring_keep_windows=4))
+    assert len(kept(database)) == 4
