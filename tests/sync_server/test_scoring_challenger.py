@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from simulators.server_devices import ServerDevice, enrolment_token
 from sqlalchemy import func, select, update
 
 from edge_runtime.contract.window import WindowRule
+from exporter.cli import run_command
 from sync_server.access.models import AuditEntry
 from sync_server.db import Database, utc_now
 from sync_server.scoring import keeping, recording
@@ -305,3 +307,23 @@ def test_upkeep_sweeps_by_the_settings(
     assert len(kept(database)) == 9
     sweep_windows(database, dataclasses.replace(config, scoring_keep_windows=4))
     assert len(kept(database)) == 4
+
+
+def test_the_exporter_replays_the_file(
+    channel: ScoredChannel, worker: ScoringWorker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_challenger(channel, None)
+    channel.score(channel="stable", windows=[window(n / 100) for n in range(200)])
+    channel.score(channel="stable", readings=readings([1.0, 2.0, None, 4.0]), last=4)
+    worker.recorder.wait()
+    file = tmp_path / "windows.ndjson"
+    file.write_bytes(channel.client.get(f"{URL}/windows", headers=channel.publisher).data)
+    for release in (1, 40):
+        (tmp_path / f"{release}.bundle").write_bytes(channel.bundles[release, None].data)
+    arguments = ["replay", str(tmp_path / "40.bundle"), str(file), "--against", str(tmp_path / "1.bundle"), "--json"]
+    assert run_command(arguments) == 0
+    found = json.loads(capsys.readouterr().out)
+    # The newest 32 windows of the first request, from 1.68 on; of the readings' windows, which score .76, .76 and 1.76,
+    # release 40 flags the first two as well.
+    total = found["total"]
+    assert (total["windows"], total["flagged_current"], total["newly_flagged"]) == (35, 33, 2)
