@@ -23,12 +23,13 @@ from sqlalchemy import func, select, update
 from edge_runtime.contract.window import WindowRule
 from exporter.cli import run_command
 from sync_server.access.models import AuditEntry
+from sync_server.app_state import get_online_key
 from sync_server.db import Database, utc_now
 from sync_server.scoring import keeping, recording
 from sync_server.scoring.models import ScoredWindow
 from sync_server.scoring.recording import Recorder
 from sync_server.scoring.worker import ScoringWorker
-from sync_server.upkeep import sweep_windows
+from sync_server.upkeep import run_once
 
 Auth = Callable[..., dict[str, str]]
 URL = "/api/channels/stable"
@@ -303,10 +304,10 @@ def test_upkeep_sweeps_by_the_settings(
     channel.score(channel="stable", windows=[window(1.0)] * 9)
     worker.recorder.wait()
     config = app.extensions["config"]
-    sweep_windows(database, config)
-    assert len(kept(database)) == 9
-    sweep_windows(database, dataclasses.replace(config, scoring_keep_windows=4))
-    assert len(kept(database)) == 4
+    for most, left in ((9, 9), (4, 4)):
+        with app.app_context():
+            run_once(database, get_online_key, dataclasses.replace(config, scoring_keep_windows=most))
+        assert len(kept(database)) == left
 
 
 def test_the_exporter_replays_the_file(
