@@ -78,7 +78,8 @@ def _for_device(listing: Listing, device: Device, asked: ScoreRequest) -> Choice
 
 def _decided(listing: Listing, channel: str, device: Device, cohort: str | None) -> Choice:
     cohort = device.cohort if cohort is None else cohort
-    return listing.choose(channel, listing.release_for(channel, device.id, cohort, device.active_release), cohort)
+    release = listing.release_for(channel, device.id, cohort, device.active_release)
+    return listing.choose(channel, release, cohort, model=device.model)
 
 
 def score(model: LoadedModel, asked: ScoreRequest) -> tuple[Cut, Judged, dict[int, list[list[Any]]]]:

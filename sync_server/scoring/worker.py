@@ -20,6 +20,7 @@ from sync_server.db import Database
 from sync_server.errors import RequestError
 from sync_server.scoring.cache import ModelCache
 from sync_server.scoring.listing import Challenger, Choice, Listing, Listings, needed
+from sync_server.scoring.quota import DeviceQuota
 
 if TYPE_CHECKING:
     from sync_server.scoring.loading import LoadedModel
@@ -44,12 +45,14 @@ class ScoringWorker:
     Attributes:
         listings: What the signed metadata says now.
         models: The loaded models.
+        quota: What devices may still have scored.
         warmth: ``off``, ``warming`` or ``warm``: whether the models of all channels were loaded once.
     """
 
     def __init__(self, config: ServerConfig, database: Database, blobs: Blobs) -> None:
         self.listings = Listings()
         self.models = ModelCache(self._load, most_models=max(1, config.scoring_models))
+        self.quota = DeviceQuota(config.scoring_windows_per_minute)
         self.warmth = "off"
         self._most_models = config.scoring_models
         self._database = database
