@@ -43,13 +43,14 @@ def score() -> Response:
     worker.check_on()
     asked: ScoreRequest = read_json(ScoreRequest, most_bytes=MAX_BODY_BYTES)
     actor = current_actor()
-    if actor.subject is not None:
-        worker.quota.spend(actor.subject, len(asked.windows or ()) or asked.last)
     with session_scope() as session:
         listing, challengers = worker.listings.now(session)
         choice = service.choose(listing, session, actor, asked)
     model = worker.models.get(choice)
-    cut, judged, parts = service.score(model, asked)
+    cut = service.windows_of(model, asked)
+    if actor.subject is not None:
+        worker.quota.spend(actor.subject, len(cut.observed_at_ms))
+    judged, parts = service.score(model, asked, cut)
     setting = service.setting_of(choice, asked, challengers)
     if judged.rows and worker.is_sampled(setting):
         challenger = service.challenging(listing, choice, setting)
