@@ -67,7 +67,7 @@ def page(results: Iterable[Mapping[str, Any]]) -> str:
     """
     known = Known({result["benchmark"]: result for result in results})
     parts = [_HEAD, *_batches(known), *_training(known), *_forests(known), *_networks(known), *_devices(known)]
-    parts += [*_gpu(known), *_reads(known), _DIFFERENT]
+    parts += [*_gpu(known), *_reads(known), *_server_scoring(known), _DIFFERENT]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
@@ -222,6 +222,28 @@ def _reads(known: Known) -> list[str]:
         markdown_table(COLUMNS, rows),
         known.source("reads", "python -m benchmarks reads"),
     ]
+
+
+def _server_scoring(known: Known) -> list[str]:
+    """Scoring for clients, as latencies from when a request was due."""
+    title = r"^Milliseconds from when a request was due"
+    one = known.figure("server_scoring", r"^one window at 100 requests a second, p95")
+    rows = [["one window, 95th percentile", "180 ms", "15 ms", one]]
+    rows += [
+        [f"{load}, 95th percentile", "", "", known.cell("server_scoring", title, load, "p95", "ms")]
+        for load in (
+            "24 readings",
+            "one anomalous window, explained",
+            "10 windows",
+            "one window, a challenger beside it",
+        )
+    ]
+    text = (
+        "`POST /api/anomalies/score` at a steady 100 requests a second, other windows in each; load, server and"
+        " Postgres share the machine."
+    )
+    source = known.source("server_scoring", "python -m benchmarks server_scoring")
+    return ["## Scoring on the server", text, markdown_table(COLUMNS, rows), source]
 
 
 def _gpu(known: Known) -> list[str]:
