@@ -91,7 +91,7 @@ def test_devices_go_on_after_a_restore(own: Stack, tmp_path: Path) -> None:
     # 3. Who came after the backup is unknown, is told so, and keeps its results until it is enrolled again.
     feed(newcomer, write_readings(tmp_path / "4.csv", seed=4, count=100))
     refused = command("upload", "--home", newcomer)
-    assert (refused.returncode, "not known here" in refused.stderr) == (4, True), refused.stderr
+    assert (refused.returncode, "not known here" in refused.stderr) == (5, True), refused.stderr
     waiting = next_sequence(newcomer) - 1
     own.enrol(newcomer, own.line("pumps", "stable"))
     run("edge-runtime", "upload", "--home", newcomer)
