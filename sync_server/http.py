@@ -17,6 +17,7 @@ from werkzeug.exceptions import HTTPException
 
 from edge_runtime.contract.problem import MEDIA_TYPE, Problem
 from edge_runtime.errors import ContractError, InputError, StellaError, StorageError, TrustError
+from sync_server.access.metrics import REFUSALS
 from sync_server.db import is_away
 from sync_server.errors import RequestError
 from sync_server.logs import log_request
@@ -99,6 +100,8 @@ def json_response(value: object, status: int = 200) -> Response:
 
 
 def _on_request_error(error: RequestError) -> Response:
+    if error.status in (401, 403):
+        REFUSALS.labels(error.code).inc()
     return problem_response(
         error.status,
         error.code,
