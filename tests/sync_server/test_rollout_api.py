@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +13,10 @@ from simulators.bundles import SmallBundle
 from simulators.release_engineer import ReleaseEngineer, multipart
 from simulators.server_devices import ServerDevice, enrolment_token
 
+from exporter.rollout_plan import read_plan
 from sync_server.db import Database
 from sync_server.repository.online_key import load_or_create, public_pem
+from sync_server.rollouts.plan import Plan
 
 Put = Callable[..., Any]
 URL = "/api/channels/stable"
@@ -50,6 +53,8 @@ def test_an_empty_plan_is_a_whole_one(put: Put, shown: Callable[[], Any]) -> Non
     assert told["steps"][0]["note"] == "the first"
     assert told["looks"] == []
     assert start(put, {}).json == answer.json, "asked again: the answer was lost"
+    other = start(put, {"look_minutes": 30})
+    assert (other.status_code, other.json["code"]) == (409, "rollout_open"), "another plan is another question"
 
 
 @pytest.mark.parametrize(
@@ -88,6 +93,12 @@ def test_plans_that_make_no_sense_change_nothing(plan: Any, code: str, put: Put,
     assert answer.status_code == (409 if code == "rollout_too_large" else 422), answer.json
     assert answer.json["code"] == code
     assert client.get("/repository/metadata/timestamp.json").json["signed"]["rollouts"] == {}
+
+
+def test_the_documented_plan_is_the_default_one(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "rollouts.md").read_text("utf-8")
+    (tmp_path / "plan.toml").write_text(page.split("```toml\n")[1].split("```")[0])
+    assert Plan.from_stored(read_plan(tmp_path / "plan.toml")) == Plan()
 
 
 def test_later_stages_must_fit_into_the_timestamp_as_well(put: Put) -> None:

@@ -286,7 +286,9 @@ def test_hooks_and_metrics_are_told(tell: Tell) -> None:
     story.release = Release(slower=3.0)
     story.start(Plan(stages=(Stage(2000, 480), Stage(10_000, 480)), look_minutes=240))
     story.run(hours=4)
+    story.turn()
     assert trips() == before + 1
+    assert REGISTRY.get_sample_value("stella_rollout_state", {"channel": CHANNEL, "state": "paused"}) == 1
     assert REGISTRY.get_sample_value("stella_rollout_share", {"channel": CHANNEL}) == 0.2
     with story.database.session() as session:
         events = session.scalars(select(WebhookDelivery)).all()
