@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from flask.testing import FlaskClient
 from simulators.bundles import SmallBundle
 from simulators.release_engineer import ReleaseEngineer, multipart
 from simulators.server_devices import ServerDevice, enrolment_token
+from werkzeug.serving import make_server
 
+from exporter.cli import run_command
 from exporter.rollout_plan import read_plan
 from sync_server.db import Database
 from sync_server.repository.online_key import load_or_create, public_pem
@@ -155,3 +158,37 @@ def test_overdue_devices_and_their_reasons(
     assert {device["id"] for device in told["overdue_devices"]} == {refuses.id, silent.id}
     assert all(device["since"] == shown()["steps"][0]["at"] for device in told["overdue_devices"])
     assert told["publish_to_95_seconds"] is None
+
+
+def test_the_exporter_and_the_server_understand_each_other(
+    put: Put, app: Flask, make_token: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put("start", model="pumps", release=1, share=10_000)
+    (tmp_path / "token").write_text(make_token("pub"))
+    (tmp_path / "plan.toml").write_text('on_trip = "roll_back"\n[[stages]]\nshare = "2%"\nhours = 1.5\n')
+    httpd = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+
+    def run(*arguments: str) -> tuple[int, str]:
+        server = ["--server", f"http://127.0.0.1:{httpd.server_port}", "--token-file", str(tmp_path / "token")]
+        code = run_command(["rollout", "stable", *arguments, *server])
+        captured = capsys.readouterr()
+        return code, captured.out + captured.err
+
+    try:
+        started = run("--model", "pumps", "--release", "2", "--plan", str(tmp_path / "plan.toml"), "--note", "why not")
+        assert started == (0, "Channel stable: pumps release 2, 2 % of devices, running, release 1 before.\n")
+        code, text = run("--progress")
+        assert code == 0
+        assert "stage 1 of 1" in text
+        assert "waits for the first look of this stage" in text
+        code, text = run("--advance")
+        assert (code, "last stage" in text) == (5, True)
+        (tmp_path / "plan.toml").write_text("look_minuets = 5")
+        code, text = run("--model", "pumps", "--release", "2", "--plan", str(tmp_path / "plan.toml"))
+        assert (code, "look_minuets" in text) == (5, True)
+    finally:
+        httpd.shutdown()
+        thread.join()
+        httpd.server_close()
