@@ -410,7 +410,7 @@ def test_a_key_that_is_not_in_root_changes_nothing_and_says_so(tell: Tell) -> No
     assert (story.signed().share, seen(story)["run"]["trouble"]) == (10_000, None)
 
 
-def test_a_key_that_cannot_be_read_holds_up_no_other_channel(tell: Tell, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_key_that_cannot_be_read_is_told_and_tried_again(tell: Tell, caplog: pytest.LogCaptureFixture) -> None:
     story = tell()
     story.run(hours=4)
     story.live()
@@ -421,6 +421,8 @@ def test_a_key_that_cannot_be_read_holds_up_no_other_channel(tell: Tell, caplog:
     tend(story.database, missing, now=story.now)
     assert story.signed().share == 2000
     assert "stays as it is" in caplog.text
+    story.turn()
+    assert story.signed().share == 10_000
 
 
 def test_a_release_below_the_floor_is_not_spread(tell: Tell, monkeypatch: pytest.MonkeyPatch) -> None:
