@@ -1,0 +1,215 @@
+"""Metadata answered before Flask: what Flask said a moment ago, from this process's memory.
+
+Nearly every request of a fleet asks for the same two files, ``timestamp.json`` and a root that does not exist yet.
+:class:`MetadataAnswers` stands in front of the app, asks it once for each such file, and repeats what it said, so that
+the routes stay the one place that knows what an answer is. It refuses to be a cache of anything else: other paths,
+methods and conditions it cannot judge go to the app as they came.
+
+How old an answer can be, counted from when its reading began:
+
+- Up to ``FRESH_SECONDS`` it is repeated. Past ``RENEW_SECONDS`` one request asks the app again meanwhile.
+- Older than that, requests wait for one of them to ask. So what was committed is seen within a second.
+- When the app does not answer (its database is away or slow), what was said up to ``KEPT_SECONDS`` ago is repeated:
+  not longer than any HTTP cache may keep it, because ``Cache-Control`` says so. Then the app's own answer, 503, is
+  what everybody gets.
+
+Example::
+
+    app.wsgi_app = MetadataAnswers(app.wsgi_app)
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from werkzeug.http import parse_etags
+
+from edge_runtime.contract.routes import METADATA
+from sync_server.http import STRICT_TRANSPORT_SECURITY, request_id
+from sync_server.repository.metrics import METADATA_ANSWERS
+
+Environ = dict[str, Any]
+WsgiApp = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
+Headers = list[tuple[str, str]]
+
+FRESH_SECONDS = 1.0
+RENEW_SECONDS = 0.5
+KEPT_SECONDS = 60.0  # max-age of what is served for a minute
+# How long a request waits for another one that asks already, and how soon after a failure somebody asks again.
+_PATIENCE_SECONDS = 1.0
+_PAUSE_SECONDS = 1.0
+# Names that a client makes up cost memory: only so many answers, and bytes, are kept; the least asked for go first.
+_MOST_ANSWERS = 256
+_MOST_BYTES = 32 * 2**20
+_NAME = re.compile(r"timestamp\.json|[1-9][0-9]{0,9}\.(?:root|targets|snapshot)\.json|root-[0-9a-f]{64}\.json")
+# With these a request asks for something that only the app can judge.
+_CONDITIONS = ("HTTP_IF_MATCH", "HTTP_IF_UNMODIFIED_SINCE", "HTTP_RANGE", "HTTP_IF_RANGE")
+# Headers that belong to one answer: the request's id, what depends on its scheme, and what the HTTP server adds.
+_EACH_TIME = frozenset({"content-length", "date", "strict-transport-security", "x-request-id"})
+# What Werkzeug takes off a 304.
+_ENTITY = frozenset({"content-type", "last-modified"})
+_NOT_MODIFIED = "304 NOT MODIFIED"
+_COUNTED = {status: METADATA_ANSWERS.labels(status) for status in ("200", "304", "404")}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the app said to one plain GET.
+
+    Attributes:
+        status: Status line without the protocol.
+        body: The body, cut where the request's id stands in it.
+        headers: Those that are the same each time.
+        not_modified: Headers of the 304 that goes with it.
+        etag: As it travels, or empty.
+        read_at: Monotonic seconds when the reading began.
+    """
+
+    status: str
+    body: tuple[bytes, ...]
+    headers: Headers
+    not_modified: Headers
+    etag: str
+    read_at: float
+
+    @property
+    def size(self) -> int:
+        """Bytes of the body."""
+        return sum(map(len, self.body))
+
+
+@dataclass(slots=True)
+class _Place:
+    """The place of one file: the newest answer, and the lock of whoever asks for the next."""
+
+    asking: threading.Lock = field(default_factory=threading.Lock)
+    answer: Answer | None = None
+    pause_until: float = 0.0
+
+
+class MetadataAnswers:
+    """WSGI middleware that repeats the app's answers to GET and HEAD of metadata files; safe for threads.
+
+    Args:
+        app: The application behind it.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, app: WsgiApp, clock: Callable[[], float] = time.monotonic) -> None:
+        self._app = app
+        self._clock = clock
+        self._places: OrderedDict[str, _Place] = OrderedDict()
+        self._guard = threading.Lock()
+
+    def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Answer from memory when that is allowed, else hand over to the app."""
+        path: str = environ.get("PATH_INFO", "")
+        answer = self._answer(path, environ) if path.startswith(METADATA) and _is_plain(path, environ) else None
+        if answer is None:
+            return self._app(environ, start_response)
+        return _repeat(answer, environ, start_response)
+
+    def _answer(self, path: str, environ: Environ) -> Answer | None:
+        """Return what to repeat, or None where only the app itself can answer now."""
+        place = self._place(path)
+        answer, now = place.answer, self._clock()
+        age = KEPT_SECONDS if answer is None else now - answer.read_at
+        if age < RENEW_SECONDS or (age < FRESH_SECONDS and place.asking.locked()):
+            return answer
+        if now >= place.pause_until and place.asking.acquire(timeout=0 if age < FRESH_SECONDS else _PATIENCE_SECONDS):
+            try:
+                if place.answer is answer:  # nobody asked while this request waited
+                    self._ask(place, path, environ)
+            finally:
+                place.asking.release()
+        answer = place.answer
+        return answer if answer is not None and self._clock() - answer.read_at < KEPT_SECONDS else None
+
+    def _place(self, path: str) -> _Place:
+        with self._guard:
+            place = self._places.setdefault(path, _Place())
+            self._places.move_to_end(path)
+            if len(self._places) > _MOST_ANSWERS:
+                self._places.popitem(last=False)
+            return place
+
+    def _ask(self, place: _Place, path: str, environ: Environ) -> None:
+        """Ask the app for a file; anything but 200 and 404 leaves what was known as it is."""
+        began = self._clock()
+        answer = _plain_get(self._app, path, environ, began)
+        if answer is None:
+            place.pause_until = self._clock() + _PAUSE_SECONDS
+            return
+        place.answer = answer
+        with self._guard:
+            while sum(p.answer.size for p in self._places.values() if p.answer) > _MOST_BYTES:
+                self._places.popitem(last=False)
+
+
+def _is_plain(path: str, environ: Environ) -> bool:
+    """Say whether this is a request that can be answered from memory."""
+    return (
+        environ["REQUEST_METHOD"] in ("GET", "HEAD")
+        and _NAME.fullmatch(path, len(METADATA)) is not None
+        and not any(name in environ for name in _CONDITIONS)
+        # Without an ETag a time is what counts, and Werkzeug knows all its forms.
+        and ("HTTP_IF_MODIFIED_SINCE" not in environ or "HTTP_IF_NONE_MATCH" in environ)
+    )
+
+
+def _repeat(answer: Answer, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+    """Send an answer as the app would have, under this request's own id."""
+    name = request_id(environ.get("HTTP_X_REQUEST_ID", ""))
+    own = [("X-Request-Id", name)]
+    if environ.get("wsgi.url_scheme") == "https":
+        own.append(STRICT_TRANSPORT_SECURITY)
+    if answer.etag and _is_known(answer.etag, environ.get("HTTP_IF_NONE_MATCH")):
+        _count(_NOT_MODIFIED)
+        start_response(_NOT_MODIFIED, answer.not_modified + own)
+        return ()
+    _count(answer.status)
+    body = answer.body[0] if len(answer.body) == 1 else name.encode().join(answer.body)
+    start_response(answer.status, [*answer.headers, *own, ("Content-Length", str(len(body)))])
+    return () if environ["REQUEST_METHOD"] == "HEAD" else (body,)
+
+
+def _is_known(etag: str, asked: str | None) -> bool:
+    """Say whether If-None-Match names an ETag, by weak comparison (RFC 9110, 13.1.2)."""
+    return asked is not None and (asked == etag or parse_etags(asked).contains_weak(etag.strip('"')))
+
+
+def _count(status: str) -> None:
+    _COUNTED[status[:3]].inc()
+
+
+def _plain_get(app: WsgiApp, path: str, environ: Environ, began: float) -> Answer | None:
+    """Return the app's answer to a GET without conditions, None when it is neither 200 nor 404."""
+    mark = secrets.token_hex(16)  # stands in for the request's id, and is found again in the body
+    asked = {key: value for key, value in environ.items() if key != "HTTP_IF_NONE_MATCH"}
+    asked |= {"REQUEST_METHOD": "GET", "PATH_INFO": path, "QUERY_STRING": "", "HTTP_X_REQUEST_ID": mark}
+    said: list[Any] = []
+    body = app(asked, lambda status, headers, _error=None: said.extend((status, headers)))
+    try:
+        content = b"".join(body)
+    finally:
+        if hasattr(body, "close"):
+            body.close()
+    status, headers = said
+    if not status.startswith(("200", "404")):
+        return None
+    kept = [(name, value) for name, value in headers if name.lower() not in _EACH_TIME]
+    return Answer(
+        status=status,
+        body=tuple(content.split(mark.encode())),
+        headers=kept,
+        not_modified=[(name, value) for name, value in kept if name.lower() not in _ENTITY],
+        etag=next((value for name, value in kept if name.lower() == "etag"), ""),
+        read_at=began,
+    )
