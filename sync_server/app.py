@@ -18,7 +18,6 @@ from sync_server import http, rooms
 from sync_server.blobs import Blobs
 from sync_server.config import ServerConfig
 from sync_server.db import Database
-from sync_server.repository.answers import MetadataAnswers
 
 
 def create_app(config: ServerConfig, database: Database | None = None) -> Flask:
@@ -55,7 +54,6 @@ def create_app(config: ServerConfig, database: Database | None = None) -> Flask:
     for place in rooms.BLUEPRINTS:
         module, _, attribute = place.partition(":")
         app.register_blueprint(cast("Blueprint", getattr(import_module(module), attribute)))
-    app.wsgi_app = MetadataAnswers(app.wsgi_app)  # type: ignore[method-assign]
     if config.trusted_proxies:
         hops = config.trusted_proxies
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops)  # type: ignore[method-assign]

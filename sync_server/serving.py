@@ -37,6 +37,7 @@ from sync_server.migrations import migrate
 from sync_server.patient_worker import PatientWorker
 from sync_server.postgres_folder import APP
 from sync_server.postgres_process import die_with_parent
+from sync_server.repository.answers import remember_metadata
 from sync_server.repository.online_key import load_or_create
 from sync_server.scoring.worker import start_warming
 from sync_server.upkeep import start_upkeep
@@ -181,7 +182,9 @@ class _Server(BaseApplication):  # type: ignore[misc]
 
     def load(self) -> Flask:
         """Build the app; called in each worker."""
-        return create_app(self.config)
+        app = create_app(self.config)
+        remember_metadata(app)
+        return app
 
     def run(self) -> None:
         """Serve until a signal; leaves through SystemExit."""

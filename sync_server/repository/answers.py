@@ -8,14 +8,15 @@ methods and conditions it cannot judge go to the app as they came.
 How old an answer can be, counted from when its reading began:
 
 - Up to ``FRESH_SECONDS`` it is repeated. Past ``RENEW_SECONDS`` one request asks the app again meanwhile.
-- Older than that, requests wait for one of them to ask. So what was committed is seen within a second.
+- Older than that, requests wait for one of them to ask. So what was committed is seen within a second; what a request
+  to this very process has changed, a publish or a rollout, is seen at once.
 - When the app does not answer (its database is away or slow), what was said up to ``KEPT_SECONDS`` ago is repeated:
   not longer than any HTTP cache may keep it, because ``Cache-Control`` says so. Then the app's own answer, 503, is
   what everybody gets.
 
 Example::
 
-    app.wsgi_app = MetadataAnswers(app.wsgi_app)
+    remember_metadata(app)
 """
 
 from __future__ import annotations
@@ -29,9 +30,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from flask import Flask
 from werkzeug.http import parse_etags
+from werkzeug.middleware.proxy_fix import ProxyFix
 
-from edge_runtime.contract.routes import METADATA
+from edge_runtime.contract.routes import ANOMALIES, DEVICE_STATUS, DEVICES, METADATA, RESULTS
 from sync_server.http import STRICT_TRANSPORT_SECURITY, request_id
 from sync_server.repository.metrics import METADATA_ANSWERS
 
@@ -55,6 +58,8 @@ _CONDITIONS = ("HTTP_IF_MATCH", "HTTP_IF_UNMODIFIED_SINCE", "HTTP_RANGE", "HTTP_
 _EACH_TIME = frozenset({"content-length", "date", "strict-transport-security", "x-request-id"})
 # What Werkzeug takes off a 304.
 _ENTITY = frozenset({"content-type", "last-modified"})
+# Requests that change something, but never metadata, and come so often that they must not cost a new reading each.
+_ELSEWHERE = (RESULTS, DEVICE_STATUS, DEVICES, ANOMALIES)
 _NOT_MODIFIED = "304 NOT MODIFIED"
 _COUNTED = {status: METADATA_ANSWERS.labels(status) for status in ("200", "304", "404")}
 
@@ -107,20 +112,24 @@ class MetadataAnswers:
         self._clock = clock
         self._places: OrderedDict[str, _Place] = OrderedDict()
         self._guard = threading.Lock()
+        self._changed_at = float("-inf")
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Answer from memory when that is allowed, else hand over to the app."""
         path: str = environ.get("PATH_INFO", "")
         answer = self._answer(path, environ) if path.startswith(METADATA) and _is_plain(path, environ) else None
         if answer is None:
-            return self._app(environ, start_response)
+            said = self._app(environ, start_response)
+            if environ["REQUEST_METHOD"] not in ("GET", "HEAD", "OPTIONS") and not path.startswith(_ELSEWHERE):
+                self._changed_at = self._clock()
+            return said
         return _repeat(answer, environ, start_response)
 
     def _answer(self, path: str, environ: Environ) -> Answer | None:
         """Return what to repeat, or None where only the app itself can answer now."""
         place = self._place(path)
         answer, now = place.answer, self._clock()
-        age = KEPT_SECONDS if answer is None else now - answer.read_at
+        age = FRESH_SECONDS if answer is None or answer.read_at <= self._changed_at else now - answer.read_at
         if age < RENEW_SECONDS or (age < FRESH_SECONDS and place.asking.locked()):
             return answer
         if now >= place.pause_until and place.asking.acquire(timeout=0 if age < FRESH_SECONDS else _PATIENCE_SECONDS):
@@ -151,6 +160,14 @@ class MetadataAnswers:
         with self._guard:
             while sum(p.answer.size for p in self._places.values() if p.answer) > _MOST_BYTES:
                 self._places.popitem(last=False)
+
+
+def remember_metadata(app: Flask) -> None:
+    """Put :class:`MetadataAnswers` in front of an app, behind what reads the headers of its proxies."""
+    if isinstance(app.wsgi_app, ProxyFix):
+        app.wsgi_app.app = MetadataAnswers(app.wsgi_app.app)
+    else:
+        app.wsgi_app = MetadataAnswers(app.wsgi_app)  # type: ignore[method-assign]
 
 
 def _is_plain(path: str, environ: Environ) -> bool:

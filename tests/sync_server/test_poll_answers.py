@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -17,10 +18,12 @@ from simulators.release_engineer import ReleaseEngineer, multipart
 from sqlalchemy import event
 from werkzeug.test import Client, TestResponse
 
+from sync_server.app import create_app
 from sync_server.app_state import get_online_key
+from sync_server.config import ServerConfig
 from sync_server.db import Database, utc_now
 from sync_server.repository import answers, metadata, signing
-from sync_server.repository.answers import FRESH_SECONDS, KEPT_SECONDS, RENEW_SECONDS, MetadataAnswers
+from sync_server.repository.answers import FRESH_SECONDS, KEPT_SECONDS, RENEW_SECONDS, MetadataAnswers, remember_metadata
 from sync_server.repository.online_key import load_or_create, public_pem
 
 BUNDLE = SmallBundle().build()
@@ -63,6 +66,13 @@ def _said(answer: TestResponse) -> tuple[int, bytes, list[tuple[str, str]]]:
     return answer.status_code, answer.data, sorted(h for h in answer.headers if h[0] != "Date")
 
 
+@pytest.fixture
+def door(engineer: ReleaseEngineer, app: Flask) -> FlaskClient:
+    """The app as a server runs it."""
+    remember_metadata(app)
+    return app.test_client()
+
+
 @pytest.mark.parametrize(("method", "scheme"), [("GET", "http"), ("HEAD", "https"), ("POST", "http")])
 def test_what_is_repeated_is_what_flask_says(method: str, scheme: str, engineer: ReleaseEngineer, app: Flask) -> None:
     plain = Client(partial(Flask.wsgi_app, app))
@@ -85,28 +95,57 @@ def test_what_is_repeated_is_what_flask_says(method: str, scheme: str, engineer:
                 assert _said(door.open(path, **options)) == _said(plain.open(path, **options)), (name, headers)
 
 
-def test_each_answer_has_an_id_of_its_own(engineer: ReleaseEngineer, client: FlaskClient) -> None:
+def test_each_answer_has_an_id_of_its_own(door: FlaskClient) -> None:
     ids = set()
     for _ in range(3):
-        answer = client.get(NO_ROOT)
+        answer = door.get(NO_ROOT)
         assert answer.json is not None
         assert answer.json["request_id"] == answer.headers["X-Request-Id"]
         ids.add(answer.headers["X-Request-Id"])
     assert len(ids) == 3
-    assert client.get(NO_ROOT, headers={"X-Request-Id": "<script>"}).headers["X-Request-Id"] != "<script>"
+    assert door.get(NO_ROOT, headers={"X-Request-Id": "<script>"}).headers["X-Request-Id"] != "<script>"
 
 
-def test_polls_ask_the_database_once(engineer: ReleaseEngineer, client: FlaskClient, database: Database) -> None:
+def test_polls_ask_the_database_once(door: FlaskClient, database: Database) -> None:
     statements: list[str] = []
     event.listen(database.engine, "before_cursor_execute", lambda *given: statements.append(given[2]))
     end = time.monotonic() + RENEW_SECONDS / 2
     polls = 0
     while time.monotonic() < end:
-        assert client.get(NO_ROOT).status_code == 404
-        assert client.get(TIMESTAMP).status_code == 200
+        assert door.get(NO_ROOT).status_code == 404
+        assert door.get(TIMESTAMP).status_code == 200
         polls += 1
     assert polls > 3
     assert len([s for s in statements if "tuf_metadata" in s]) == 2
+
+
+def test_what_was_published_here_is_seen_at_once(
+    door: FlaskClient, engineer: ReleaseEngineer, auth: Callable[..., dict[str, str]]
+) -> None:
+    assert (door.get(NO_ROOT).status_code, door.get(TIMESTAMP).status_code) == (404, 200)
+    parts = {**engineer.sign_root(), **engineer.sign_targets()}
+    assert door.post("/api/publish", data=multipart(parts), headers=auth("pub")).status_code == 201
+    assert door.get(NO_ROOT).data == parts["metadata/2.root.json"]
+
+
+def test_uploads_cost_no_new_reading() -> None:
+    app = Fake()
+    door = Client(MetadataAnswers(app, Clock()))
+    for path in ("/api/results", "/api/device-status", "/api/devices", "/api/anomalies/score"):
+        door.get(TIMESTAMP)
+        door.post(path)
+    assert app.asked.count(TIMESTAMP) == 1
+
+
+@pytest.mark.parametrize("proxies", [0, 1])
+def test_behind_a_proxy_the_scheme_is_the_proxys(
+    engineer: ReleaseEngineer, server_config: ServerConfig, database: Database, proxies: int
+) -> None:
+    app = create_app(dataclasses.replace(server_config, trusted_proxies=proxies), database)
+    remember_metadata(app)
+    for _ in range(2):
+        answer = app.test_client().get(TIMESTAMP, headers={"X-Forwarded-Proto": "https"})
+        assert ("Strict-Transport-Security" in answer.headers) == bool(proxies)
 
 
 def test_a_new_timestamp_and_a_new_root_are_seen_within_a_second(
