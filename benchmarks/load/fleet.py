@@ -111,6 +111,7 @@ def enrol_in_bulk(database_url: str, fleet: Fleet, *, url: str, model: str, chan
                 session, model=model, channel=channel, uses=fleet.devices, expires_days=1, url=url, root_digest=root,
                 targets_version=version, actor="load generator",
             )  # fmt: skip
+            session.flush()
             connection: Any = session.connection().connection.driver_connection
             found = connection.execute("SELECT id FROM access_tokens WHERE digest = %s", (digest_of(line.token),))
             enrolment = int(found.fetchone()[0])
