@@ -4,17 +4,18 @@ Example::
 
     with BenchServer(folder, workers=1) as server:
         server.publish()
-        server.url, server.cpu_seconds(), server.resident_bytes()
+        server.url, cpu_seconds_of(server.pid), resident_bytes_of(server.pid)
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -128,35 +129,47 @@ class BenchServer:
             online_key=load_public_key(online), signers=[root], now=datetime.now(UTC).replace(microsecond=0),
         )  # fmt: skip
 
-    def processes(self) -> list[psutil.Process]:
-        """Return the supervisor, its workers, and all of Postgres."""
-        root = psutil.Process(self.pid)
-        return [root, *root.children(recursive=True)]
+    @property
+    def place(self) -> tuple[str, int]:
+        """Host and port."""
+        host, _, port = self.url.removeprefix("http://").rpartition(":")
+        return host, int(port)
 
-    def cpu_seconds(self) -> dict[str, float]:
-        """Return processor seconds so far: of ``server`` processes and of ``postgres``, ended children included."""
-        taken = {"server": 0.0, "postgres": 0.0}
-        for process in self.processes():
-            try:
-                name = "postgres" if process.name().startswith("postgres") else "server"
-                times = process.cpu_times()
-            except psutil.NoSuchProcess:
-                continue
-            taken[name] += times.user + times.system + times.children_user + times.children_system
-        return taken
+    @property
+    def database_url(self) -> str:
+        """Address of its database, the app's role."""
+        from sync_server.postgres_folder import running_urls
 
-    def resident_bytes(self) -> dict[str, int]:
-        """Return memory: the workers' resident sets, and what each Postgres process has for itself (USS)."""
-        held = {"server": 0, "postgres": 0}
-        for process in self.processes():
-            try:
-                if process.name().startswith("postgres"):
-                    held["postgres"] += process.memory_full_info().uss
-                else:
-                    held["server"] += process.memory_info().rss
-            except psutil.NoSuchProcess:
-                continue
-        return held
+        running = running_urls(self.data_dir / "postgres")
+        assert running is not None, "the server does not run"
+        return running[0]
+
+
+def cpu_seconds_of(pid: int) -> dict[str, float]:
+    """Return processor seconds so far of a server's processes and of its Postgres, ended children included."""
+    taken = {"server": 0.0, "postgres": 0.0}
+    for kind, process in _processes(pid):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            taken[kind] += times.user + times.system + times.children_user + times.children_system
+    return taken
+
+
+def resident_bytes_of(pid: int) -> dict[str, int]:
+    """Return memory: the server's resident sets, and what each process of its Postgres has for itself (USS)."""
+    held = {"server": 0, "postgres": 0}
+    for kind, process in _processes(pid):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            # Each Postgres process counts the shared buffers as its own as soon as it has touched them.
+            held[kind] += process.memory_full_info().uss if kind == "postgres" else process.memory_info().rss
+    return held
+
+
+def _processes(pid: int) -> Iterator[tuple[str, psutil.Process]]:
+    root = psutil.Process(pid)
+    for process in (root, *root.children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            yield ("postgres" if process.name().startswith("postgres") else "server"), process
 
 
 def packed_phones(folder: Path, key: ReleaseKey, releases: int) -> list[bytes]:
