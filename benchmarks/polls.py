@@ -164,7 +164,14 @@ def _raw_server(folder: Path, root: Answer, timestamp: Answer) -> Iterator[tuple
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
         port = listener.getsockname()[1]
     command = [sys.executable, "-m", "gunicorn", "--worker-class", "gthread", "--threads", "16", "--keep-alive", "5"]
-    command += ["--bind", f"127.0.0.1:{port}", "--no-control-socket", "--log-level", "warning", "benchmarks.raw_polls:app"]
+    command += [
+        "--bind",
+        f"127.0.0.1:{port}",
+        "--no-control-socket",
+        "--log-level",
+        "warning",
+        "benchmarks.raw_polls:app",
+    ]
     process = subprocess.Popen(command, cwd=REPOSITORY, env=os.environ | {"RAW_POLLS": str(file)})
     try:
         _wait_for(port, process)

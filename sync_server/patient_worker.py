@@ -11,6 +11,7 @@ buffers requests (nginx does) takes that away.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import selectors
 import socket
@@ -159,10 +160,8 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
         connection.close()
 
     def _refuse(self, connection: _Connection) -> None:
-        try:
+        with contextlib.suppress(OSError):  # it may have gone
             connection.sock.send(_TOO_LARGE)
-        except OSError:
-            pass  # it has gone
         self.nr_conns -= 1
         connection.close(graceful=True)
 

@@ -222,7 +222,7 @@ class Visits:
         self.devices.pending.setdefault(device, []).extend(numbered)
 
     def _score(self, device: int) -> None:
-        """Fill the outbox with what the device found since it last reported: whole hours, and the present one so far."""
+        """Fill the outbox with what the device found since it last reported: whole hours, and the one so far."""
         bundle = self._bundles.get(int(self.devices.releases[device]))
         now, reported = _now_ms(), int(self.devices.reported[device])
         if bundle is None:

@@ -61,9 +61,7 @@ class Requests:
     def _post(self, path: str, token: str, headers: Sequence[str], body: bytes) -> bytes:
         own = "".join(f"{line}\r\n" for line in (f"Authorization: Bearer {token}", *headers))
         length = f"Content-Length: {len(body)}\r\n".encode()
-        return (
-            f"POST {path} HTTP/1.1\r\n".encode() + self._host + length + self._agent + own.encode() + b"\r\n" + body
-        )
+        return f"POST {path} HTTP/1.1\r\n".encode() + self._host + length + self._agent + own.encode() + b"\r\n" + body
 
 
 def status_fields(

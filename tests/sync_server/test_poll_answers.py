@@ -23,7 +23,13 @@ from sync_server.app_state import get_online_key
 from sync_server.config import ServerConfig
 from sync_server.db import Database, utc_now
 from sync_server.repository import answers, metadata, signing
-from sync_server.repository.answers import FRESH_SECONDS, KEPT_SECONDS, RENEW_SECONDS, MetadataAnswers, remember_metadata
+from sync_server.repository.answers import (
+    FRESH_SECONDS,
+    KEPT_SECONDS,
+    RENEW_SECONDS,
+    MetadataAnswers,
+    remember_metadata,
+)
 from sync_server.repository.online_key import load_or_create, public_pem
 
 BUNDLE = SmallBundle().build()
@@ -89,7 +95,11 @@ def test_what_is_repeated_is_what_flask_says(method: str, scheme: str, engineer:
     for name in names:
         for headers in conditions:
             for _ in range(2):  # asked, then repeated
-                options: dict[str, Any] = {"method": method, "base_url": f"{scheme}://fleet.example", "query_string": "a=b"}
+                options: dict[str, Any] = {
+                    "method": method,
+                    "base_url": f"{scheme}://fleet.example",
+                    "query_string": "a=b",
+                }
                 options["headers"] = {**headers, "X-Request-Id": "the-proxys-own"}
                 path = f"/repository/metadata/{name}"
                 assert _said(door.open(path, **options)) == _said(plain.open(path, **options)), (name, headers)

@@ -1,0 +1,54 @@
+"""The server's rows of docs/performance.md: what a person or a program waits for, and what a fleet costs.
+
+Figures are found by name: what ``reads`` measures of ``/api/anomalies`` has that path in its name, and so on.
+"""
+
+from __future__ import annotations
+
+from benchmarks.harness import markdown_table
+from benchmarks.known import NOT_MEASURED, Known
+
+COLUMNS = ("", "then", "promised", "measured here")
+# Path, benchmark, unit, then, promised.
+ANSWERS = (
+    ("/api/anomalies", "reads", "ms", "450 ms", "50 ms"),
+    ("/api/devices/<id>", "reads", "ms", "290 ms", "50 ms"),
+    ("/api/dashboard/stats", "reads", "ms", "320 ms", "50 ms"),
+    ("/api/dashboard/trends", "reads", "ms", "680 ms", "60 ms"),
+    ("/api/dashboard/trends", "reads", "kB", "2 MB", "50 kB"),
+    ("/api/anomalies/score", "server_scoring", "ms", "180 ms", "15 ms"),
+)
+# Benchmarks whose goals are rows, with the words for one that was not measured.
+FLEET = (
+    ("ingest", "results a second through HTTP, batches of 50", "at least 15,000"),
+    ("polls", "whole polls a second per core", "at least 800"),
+    ("soak", "answers of 5xx in ten minutes of a fleet's mix", "at most 0"),
+    ("rollouts", "a bad release, paused before so many have it", "at most 5 %"),
+)
+
+
+def server_rows(known: Known) -> list[str]:
+    """Return the sections of the page that are about the server."""
+    return [*_answers(known), *_fleet(known)]
+
+
+def _answers(known: Known) -> list[str]:
+    rows = []
+    for path, benchmark, unit, then, promised in ANSWERS:
+        # The path itself, not a longer one that begins with it.
+        measured = known.figure(benchmark, rf"{path}(?![/\w])", unit)
+        what = f"`{path}`, p95" if unit == "ms" else f"`{path}`, size"
+        rows.append([what, then, promised, measured])
+    text = "10 million results and 10,000 devices stored; scoring one window at 100 requests a second."
+    sources = [known.source(name, f"python -m benchmarks {name}") for name in ("reads", "server_scoring")]
+    return ["## Answers of the server", text, markdown_table(COLUMNS, rows), *sources]
+
+
+def _fleet(known: Known) -> list[str]:
+    rows = []
+    for benchmark, words, promised in FLEET:
+        found = known.promises(benchmark) or [(words, promised, NOT_MEASURED)]
+        rows += [[name, "", wanted, measured] for name, wanted, measured in found]
+    text = "What a fleet costs; how many devices that is: [capacity.md](capacity.md)."
+    sources = [known.source(name, f"python -m benchmarks {name}") for name, _, _ in FLEET]
+    return ["## A fleet", text, markdown_table(COLUMNS, rows), *sources]
