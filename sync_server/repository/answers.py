@@ -36,7 +36,8 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from edge_runtime.contract.routes import ANOMALIES, DEVICE_STATUS, DEVICES, METADATA, RESULTS
 from sync_server.http import STRICT_TRANSPORT_SECURITY, request_id
-from sync_server.repository.metrics import METADATA_ANSWERS
+from sync_server.logs import log_request
+from sync_server.request_metrics import count_request
 
 Environ = dict[str, Any]
 WsgiApp = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
@@ -61,7 +62,7 @@ _ENTITY = frozenset({"content-type", "last-modified"})
 # Requests that change something, but never metadata, and come so often that they must not cost a new reading each.
 _ELSEWHERE = (RESULTS, DEVICE_STATUS, DEVICES, ANOMALIES)
 _NOT_MODIFIED = "304 NOT MODIFIED"
-_COUNTED = {status: METADATA_ANSWERS.labels(status) for status in ("200", "304", "404")}
+_ROUTE = f"{METADATA}<name>"  # as Flask calls it
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +105,13 @@ class MetadataAnswers:
 
     Args:
         app: The application behind it.
+        log_requests: The setting of that name; none of these answers is a refusal.
         clock: Monotonic seconds.
     """
 
-    def __init__(self, app: WsgiApp, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, app: WsgiApp, log_requests: str = "errors", clock: Callable[[], float] = time.monotonic) -> None:
         self._app = app
+        self._log_requests = log_requests
         self._clock = clock
         self._places: OrderedDict[str, _Place] = OrderedDict()
         self._guard = threading.Lock()
@@ -116,14 +119,26 @@ class MetadataAnswers:
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Answer from memory when that is allowed, else hand over to the app."""
-        path: str = environ.get("PATH_INFO", "")
+        began, path = time.perf_counter(), environ.get("PATH_INFO", "")
         answer = self._answer(path, environ) if path.startswith(METADATA) and _is_plain(path, environ) else None
         if answer is None:
             said = self._app(environ, start_response)
             if environ["REQUEST_METHOD"] not in ("GET", "HEAD", "OPTIONS") and not path.startswith(_ELSEWHERE):
                 self._changed_at = self._clock()
             return said
-        return _repeat(answer, environ, start_response)
+        status, headers, body = _repeated(answer, environ)
+        self._observe(environ, int(status[:3]), time.perf_counter() - began)
+        start_response(status, headers)
+        return body
+
+    def _observe(self, environ: Environ, status: int, seconds: float) -> None:
+        """Count and log an answer as Flask's are."""
+        method = environ["REQUEST_METHOD"]
+        count_request(method, _ROUTE, status, seconds)
+        log_request(
+            self._log_requests, method=method, route=_ROUTE, status=status, seconds=seconds, actor=None,
+            address=environ.get("REMOTE_ADDR"),
+        )  # fmt: skip
 
     def _answer(self, path: str, environ: Environ) -> Answer | None:
         """Return what to repeat, or None where only the app itself can answer now."""
@@ -164,10 +179,11 @@ class MetadataAnswers:
 
 def remember_metadata(app: Flask) -> None:
     """Put :class:`MetadataAnswers` in front of an app, behind what reads the headers of its proxies."""
+    log_requests = app.extensions["config"].log_requests
     if isinstance(app.wsgi_app, ProxyFix):
-        app.wsgi_app.app = MetadataAnswers(app.wsgi_app.app)
+        app.wsgi_app.app = MetadataAnswers(app.wsgi_app.app, log_requests)
     else:
-        app.wsgi_app = MetadataAnswers(app.wsgi_app)  # type: ignore[method-assign]
+        app.wsgi_app = MetadataAnswers(app.wsgi_app, log_requests)  # type: ignore[method-assign]
 
 
 def _is_plain(path: str, environ: Environ) -> bool:
@@ -181,29 +197,22 @@ def _is_plain(path: str, environ: Environ) -> bool:
     )
 
 
-def _repeat(answer: Answer, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
-    """Send an answer as the app would have, under this request's own id."""
+def _repeated(answer: Answer, environ: Environ) -> tuple[str, Headers, Iterable[bytes]]:
+    """Return an answer as the app would send it, under this request's own id: status, headers, body."""
     name = request_id(environ.get("HTTP_X_REQUEST_ID", ""))
     own = [("X-Request-Id", name)]
     if environ.get("wsgi.url_scheme") == "https":
         own.append(STRICT_TRANSPORT_SECURITY)
     if answer.etag and _is_known(answer.etag, environ.get("HTTP_IF_NONE_MATCH")):
-        _count(_NOT_MODIFIED)
-        start_response(_NOT_MODIFIED, answer.not_modified + own)
-        return ()
-    _count(answer.status)
+        return _NOT_MODIFIED, answer.not_modified + own, ()
     body = answer.body[0] if len(answer.body) == 1 else name.encode().join(answer.body)
-    start_response(answer.status, [*answer.headers, *own, ("Content-Length", str(len(body)))])
-    return () if environ["REQUEST_METHOD"] == "HEAD" else (body,)
+    headers = [*answer.headers, *own, ("Content-Length", str(len(body)))]
+    return answer.status, headers, () if environ["REQUEST_METHOD"] == "HEAD" else (body,)
 
 
 def _is_known(etag: str, asked: str | None) -> bool:
     """Say whether If-None-Match names an ETag, by weak comparison (RFC 9110, 13.1.2)."""
     return asked is not None and (asked == etag or parse_etags(asked).contains_weak(etag.strip('"')))
-
-
-def _count(status: str) -> None:
-    _COUNTED[status[:3]].inc()
 
 
 def _plain_get(app: WsgiApp, path: str, environ: Environ, began: float) -> Answer | None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from prometheus_client import REGISTRY
 from simulators.bundles import SmallBundle
 from simulators.release_engineer import ReleaseEngineer, multipart
 from sqlalchemy import event
@@ -138,9 +139,28 @@ def test_what_was_published_here_is_seen_at_once(
     assert door.get(NO_ROOT).data == parts["metadata/2.root.json"]
 
 
+def test_what_is_repeated_is_counted_and_logged_like_any_answer(
+    engineer: ReleaseEngineer, server_config: ServerConfig, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    def counted(status: str) -> float:
+        labels = {"method": "GET", "route": "/repository/metadata/<name>", "status": status}
+        return REGISTRY.get_sample_value("http_requests_total", labels) or 0.0
+
+    app = create_app(dataclasses.replace(server_config, log_requests="all"), database)
+    remember_metadata(app)
+    door, before = app.test_client(), [counted("2xx"), counted("4xx")]
+    caplog.set_level("INFO")
+    for _ in range(3):
+        door.get(TIMESTAMP)
+        door.get(NO_ROOT)
+    # Three of each, and one of each that was asked for them.
+    assert [counted("2xx"), counted("4xx")] == [before[0] + 4, before[1] + 4]
+    assert caplog.text.count("GET /repository/metadata/<name> 200") == 4
+
+
 def test_uploads_cost_no_new_reading() -> None:
     app = Fake()
-    door = Client(MetadataAnswers(app, Clock()))
+    door = Client(MetadataAnswers(app, clock=Clock()))
     for path in ("/api/results", "/api/device-status", "/api/devices", "/api/anomalies/score"):
         door.get(TIMESTAMP)
         door.post(path)
@@ -162,7 +182,7 @@ def test_a_new_timestamp_and_a_new_root_are_seen_within_a_second(
     engineer: ReleaseEngineer, app: Flask, database: Database
 ) -> None:
     clock = Clock()
-    door = Client(MetadataAnswers(partial(Flask.wsgi_app, app), clock))
+    door = Client(MetadataAnswers(partial(Flask.wsgi_app, app), clock=clock))
     before = door.get(TIMESTAMP).data
     assert door.get(NO_ROOT).status_code == 404
     with app.app_context():
@@ -180,7 +200,7 @@ def test_a_new_timestamp_and_a_new_root_are_seen_within_a_second(
 
 def test_a_database_that_is_away_is_bridged_for_a_minute() -> None:
     app, clock = Fake(), Clock()
-    door = Client(MetadataAnswers(app, clock))
+    door = Client(MetadataAnswers(app, clock=clock))
     assert door.get(TIMESTAMP).data == b"one"
     app.status, app.body = "503 SERVICE UNAVAILABLE", b"away"
     clock.now += KEPT_SECONDS - 0.1
@@ -199,7 +219,7 @@ def test_a_minute_is_what_caches_were_promised(engineer: ReleaseEngineer, client
 
 def test_one_asks_and_the_others_do_not_wait_while_they_may() -> None:
     app, clock = Fake(), Clock()
-    door = MetadataAnswers(app, clock)
+    door = MetadataAnswers(app, clock=clock)
     assert Client(door).get(TIMESTAMP).data == b"one"
     clock.now += (RENEW_SECONDS + FRESH_SECONDS) / 2
     app.body = b"two"
@@ -216,7 +236,7 @@ def test_one_asks_and_the_others_do_not_wait_while_they_may() -> None:
 
 def test_of_many_at_once_one_asks_and_all_get_the_new_answer() -> None:
     app, clock = Fake(), Clock()
-    door = MetadataAnswers(app, clock)
+    door = MetadataAnswers(app, clock=clock)
     assert Client(door).get(TIMESTAMP).data == b"one"
     clock.now += FRESH_SECONDS
     app.body = b"two"
@@ -233,7 +253,7 @@ def test_of_many_at_once_one_asks_and_all_get_the_new_answer() -> None:
 def test_names_that_somebody_makes_up_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answers, "_MOST_ANSWERS", 5)
     app, clock = Fake(), Clock()
-    door = MetadataAnswers(app, clock)
+    door = MetadataAnswers(app, clock=clock)
     client = Client(door)
     client.get(TIMESTAMP)
     for version in range(2, 20):
@@ -250,7 +270,7 @@ def test_names_that_somebody_makes_up_do_not_fill_the_memory(monkeypatch: pytest
 
 def test_an_app_that_fails_while_it_is_asked_stops_nobody() -> None:
     app, clock = Fake(), Clock()
-    door = Client(MetadataAnswers(app, clock))
+    door = Client(MetadataAnswers(app, clock=clock))
     assert door.get(TIMESTAMP).data == b"one"
     clock.now += FRESH_SECONDS
 
