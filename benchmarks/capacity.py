@@ -60,25 +60,7 @@ connections that say nothing, half a request, or keep their connection do not de
 8,192 connections a worker (or half of the files it may open), 30 seconds for a head (`client_seconds`), 16 KiB of it.
 A body that trickles in holds one of the `threads` for up to `client_seconds` between two pieces. Where strangers can
 reach the server, put nginx in front, which takes whole requests before it passes them on and keeps connections to the
-server open:
-
-```nginx
-upstream stella { server 127.0.0.1:8080; keepalive 32; }
-server {
-    listen 443 ssl;
-    client_max_body_size 512m;         # exporter publish
-    location / {
-        proxy_pass http://stella;      # proxy_request_buffering is on unless it is switched off
-        proxy_http_version 1.1;
-        proxy_set_header Connection "";
-        proxy_set_header Host $host;
-        proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-        proxy_set_header X-Forwarded-Proto $scheme;
-    }
-}
-```
-
-With it `SYNC_SERVER_TRUSTED_PROXIES=1` and `--public-url https://...`.
+server open: [examples/nginx.conf](examples/nginx.conf).
 """
 
 

@@ -21,10 +21,10 @@ class Known:
     def __init__(self, results: Mapping[str, Mapping[str, Any]]) -> None:
         self._results = results
 
-    def figure(self, benchmark: str, name: str, unit: str | None = None) -> str:
-        """Return the figure whose name matches this expression, with its unit; in that unit only, when one is given."""
+    def figure(self, benchmark: str, name: str) -> str:
+        """Return the figure whose name matches this expression, with its unit."""
         for figure in self._figures(benchmark):
-            if re.search(name, figure["name"]) and unit in (None, figure["unit"]):
+            if re.search(name, figure["name"]):
                 return with_unit(figure["value"], figure["unit"])
         return NOT_MEASURED
 

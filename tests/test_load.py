@@ -216,17 +216,17 @@ def test_pages_show_what_there_is_and_say_what_is_not_measured() -> None:
     soak.figure("processor time of a visit: poll, upload, status", 10.0, "ms")
     soak.figure("answers of 5xx", 0, "", at_most=0)
     polls.figure("processor time of a whole poll, as edge_runtime", 400.0, "us")
-    reads.figure("p95 of /api/anomalies/export", 1.0, "ms")
-    reads.figure("p95 of /api/anomalies, any filter", 12.0, "ms")
-    reads.figure("size of /api/dashboard/trends", 31.0, "kB")
+    reads.figure("/api/anomalies windows, one client, p95", 12.0, "ms")
+    reads.figure("/api/anomalies windows, eight clients, p95", 60.0, "ms")
+    reads.figure("trends of 30 days, largest answer", 31_000, "bytes")
     results = [report.to_dict() for report in (soak, polls, reads)]
     page = capacity.page(results)
     assert "| whole visits, hourly | 10 ms | 180,000 | 360,000 |" in page
     assert "| only polls, hourly | 0.4 ms | 4,500,000 | 9,000,000 |" in page
     rows = "\n".join(server_rows.server_rows(Known({one["benchmark"]: one for one in results})))
-    assert "| `/api/anomalies`, p95 | 450 ms | 50 ms | 12 ms |" in rows
-    assert "| `/api/dashboard/trends`, size | 2 MB | 50 kB | 31 kB |" in rows
-    assert "| `/api/dashboard/trends`, p95 | 680 ms | 60 ms | not measured |" in rows
+    assert "windows, any filter, p95 | 450 ms | 50 ms | 12 ms |" in rows
+    assert "| `/api/dashboard/trends` of 30 days, size | 2 MB | 50 kB | 31,000 bytes |" in rows
+    assert "| `/api/dashboard/trends` of 30 days, p95 | 680 ms | 60 ms | not measured |" in rows
     assert "| answers of 5xx |  | at most 0 | 0 |" in rows
 
 

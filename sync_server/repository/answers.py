@@ -143,18 +143,24 @@ class MetadataAnswers:
     def _answer(self, path: str, environ: Environ) -> Answer | None:
         """Return what to repeat, or None where only the app itself can answer now."""
         place = self._place(path)
-        answer, now = place.answer, self._clock()
-        age = FRESH_SECONDS if answer is None or answer.read_at <= self._changed_at else now - answer.read_at
+        age = self._age(place.answer)
         if age < RENEW_SECONDS or (age < FRESH_SECONDS and place.asking.locked()):
-            return answer
-        if now >= place.pause_until and place.asking.acquire(timeout=0 if age < FRESH_SECONDS else _PATIENCE_SECONDS):
+            return place.answer
+        if place.asking.acquire(timeout=0 if age < FRESH_SECONDS else _PATIENCE_SECONDS):
             try:
-                if place.answer is answer:  # nobody asked while this request waited
+                # Whoever asked while this request waited may have brought what it needs, or seen that it is not there.
+                if self._age(place.answer) >= RENEW_SECONDS and self._clock() >= place.pause_until:
                     self._ask(place, path, environ)
             finally:
                 place.asking.release()
         answer = place.answer
         return answer if answer is not None and self._clock() - answer.read_at < KEPT_SECONDS else None
+
+    def _age(self, answer: Answer | None) -> float:
+        """Return an answer's age in seconds; one from before the last change through this process is never fresh."""
+        if answer is None or answer.read_at <= self._changed_at:
+            return FRESH_SECONDS
+        return self._clock() - answer.read_at
 
     def _place(self, path: str) -> _Place:
         with self._guard:

@@ -250,6 +250,25 @@ def test_of_many_at_once_one_asks_and_all_get_the_new_answer() -> None:
     assert len(app.asked) == 2
 
 
+def test_what_was_read_before_a_change_is_not_taken_for_what_came_after() -> None:
+    app, clock = Fake(), Clock()
+    door = MetadataAnswers(app, clock=clock)
+    app.gate.clear()
+    with ThreadPoolExecutor(2) as pool:
+        early = pool.submit(lambda: Client(door).get(TIMESTAMP).data)  # reads, and is slow to say what it read
+        while not app.asked:
+            time.sleep(0.001)
+        clock.now += 0.01
+        said, app.gate = app.gate, threading.Event()
+        app.gate.set()
+        Client(door).put("/api/channels/stable")
+        late = pool.submit(lambda: Client(door).get(TIMESTAMP).data)
+        said.set()
+        assert early.result(10) == b"one"
+        assert late.result(10) == b"one"
+    assert app.asked.count(TIMESTAMP) == 2  # the later poll asked for itself
+
+
 def test_names_that_somebody_makes_up_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answers, "_MOST_ANSWERS", 5)
     app, clock = Fake(), Clock()
