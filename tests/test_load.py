@@ -273,6 +273,16 @@ def test_a_fleet_visits_a_real_server_and_follows_a_rollout(server: BenchServer)
     assert set(result["acknowledged"]) == {"anomalies", "summaries", "events"}
 
 
+def test_a_server_or_database_that_is_away_is_told(server: BenchServer) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    words = ["--url", f"http://127.0.0.1:{port}", "--devices", "2", "--seconds", "1"]
+    away = CliRunner().invoke(main, [*words, "--data-dir", str(server.data_dir)])
+    assert (away.exit_code, "does not answer" in away.stderr) == (5, True)
+    no_database = CliRunner().invoke(main, [*words, "--database-url", f"postgresql://a@127.0.0.1:{port}/b"])
+    assert (no_database.exit_code, "database refuses" in no_database.stderr) == (6, True)
+
+
 def test_a_database_that_is_killed_in_the_middle_loses_nothing(server: BenchServer) -> None:
     pid_file = server.data_dir / "postgres" / "cluster" / "postmaster.pid"
 

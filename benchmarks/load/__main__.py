@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,7 +20,7 @@ from benchmarks.load.device import Habits
 from benchmarks.load.fleet import MOST_DEVICES, Fleet, enrol_in_bulk, new_secret
 from benchmarks.load.run import MOST_SECONDS, MOST_VISITS_A_SECOND, Plan, Run
 from benchmarks.load.stored import compare
-from edge_runtime.errors import InputError, StellaError
+from edge_runtime.errors import InputError, StellaError, StorageError
 from edge_runtime.http_transport import is_loopback
 
 FAILED = 1
@@ -79,6 +81,9 @@ def load(url: str, database: str, *, devices: int, habits: Habits, plan: Plan, t
 
     Raises:
         InputError: The address is not loopback, or the plan too fast.
+        TransportError: The server does not answer before the run.
+        StorageError: The database refuses.
+        RequestError: Nothing was published yet.
     """
     place = place_of(url)
     if devices / plan.poll_every_seconds > MOST_VISITS_A_SECOND:
@@ -87,14 +92,15 @@ def load(url: str, database: str, *, devices: int, habits: Habits, plan: Plan, t
             "a second.", advice="Fewer devices, or a longer --poll-every.",
         )  # fmt: skip
     fleet, began = Fleet(new_secret(), devices), time.monotonic()
-    enrolled = enrol_in_bulk(database, fleet, url=url, model=habits.model, channel=habits.channel)
+    with _translated():
+        enrolled = enrol_in_bulk(database, fleet, url=url, model=habits.model, channel=habits.channel)
     tell(f"{devices:,} devices enrolled in {time.monotonic() - began:.1f} s")
     run = Run(place, fleet, habits, plan, tell)
     asyncio.run(_go(run))
     tally = run.tally
-    stored = compare(
-        database, enrolled.enrolment_id, acknowledged=tally.acknowledged.total(), unsettled=run.unsettled
-    )  # fmt: skip
+    with _translated():
+        acknowledged = tally.acknowledged.total()
+        stored = compare(database, enrolled.enrolment_id, acknowledged=acknowledged, unsettled=run.unsettled)
     right = stored.is_right and not tally.server_errors and not tally.errors and not tally.refused
     return {
         "devices": devices, "seconds": plan.seconds, "poll_every_seconds": plan.poll_every_seconds,
@@ -107,6 +113,20 @@ async def _go(run: Run) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, run.stop)
     await run.go()
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    import psycopg
+    from sqlalchemy.exc import DBAPIError
+
+    try:
+        yield
+    except (psycopg.Error, DBAPIError) as error:
+        raise StorageError(
+            f"The server's database refuses: {str(error).strip().splitlines()[0]}",
+            advice="Check --database-url, or --data-dir, and that the server has migrated it.",
+        ) from error
 
 
 def place_of(url: str) -> tuple[str, int]:

@@ -20,6 +20,7 @@ from benchmarks.load.device import Habits, NotNowError, Visits
 from benchmarks.load.fleet import Fleet
 from benchmarks.load.tally import Tally
 from edge_runtime.backoff import retry_delay
+from edge_runtime.errors import TransportError
 
 MOST_VISITS_A_SECOND = 5_000.0
 MOST_SECONDS = 3_600.0
@@ -81,9 +82,14 @@ class Run:
         """Run to the end, then let devices send what they still have.
 
         Raises:
-            NotNowError: The server does not even answer before the run.
+            TransportError: The server does not even answer before the run.
         """
-        await self._visits.prepare()
+        try:
+            await self._visits.prepare()
+        except (NotNowError, OSError) as error:
+            raise TransportError(
+                "The server does not answer as one that has a release to give.", advice="Start it and publish first."
+            ) from error
         self.tally.answers.clear()
         started = time.monotonic()
         await self._plan_visits(started)
