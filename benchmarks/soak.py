@@ -26,8 +26,8 @@ from benchmarks.load.server import CHANNEL, MODEL, BenchServer, cpu_seconds_of, 
 from benchmarks.machine import REPOSITORY
 
 QUESTION = (
-    "How many devices that poll, upload and report hourly does this machine carry, by the processor time of a visit;"
-    " and does it carry them for ten minutes: no 5xx, no record lost or twice, memory flat?"
+    "How many devices that poll, upload and report hourly this machine carries, by the processor time of a visit,"
+    " and whether it does so for ten minutes: no 5xx, no record lost or twice, memory flat."
 )
 MINUTES, QUICK_MINUTES = 10.0, 0.5
 HOUR_SECONDS = 3600
