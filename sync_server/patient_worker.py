@@ -76,6 +76,15 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
         connection = _Connection(self.cfg, client, address, listener.getsockname(), see_off=self._see_off)
         self._read_head(connection)
 
+    def enqueue_req(self, conn: _Connection) -> None:
+        """Give a connection to a thread; what came behind its last request first has to be a whole head as well."""
+        rest = conn.parser.unreader.take_buffered() if conn.parser is not None else b""
+        conn.head[:0] = rest
+        if rest and b"\r\n\r\n" not in conn.head:
+            self._wait_for_head(conn)
+            return
+        super().enqueue_req(conn)
+
     def on_client_socket_readable(self, conn: _Connection, client: socket.socket) -> None:
         """Read the next head on a kept-alive connection; mostly it is the client hanging up."""
         self.poller.unregister(client)
@@ -124,6 +133,7 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
             self._wait_for_head(connection)
 
     def _wait_for_head(self, connection: _Connection) -> None:
+        connection.sock.setblocking(False)
         self._heads[connection] = time.monotonic() + self.app.config.client_seconds
         self.poller.register(connection.sock, selectors.EVENT_READ, partial(self._on_head, connection))
 

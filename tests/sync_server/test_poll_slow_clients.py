@@ -52,6 +52,7 @@ def ask(place: tuple[str, int], *, pieces: int = 1, request: bytes = HEAD + b"Co
         pytest.param(b"", id="nothing"),
         pytest.param(HEAD, id="half a request"),
         pytest.param(HEAD + b"\r\n", id="a request, and then nothing"),
+        pytest.param((HEAD + b"\r\n") * 2 + HEAD, id="two requests and a half"),
         pytest.param(HEAD + b"Connection: close\r\n\r\n", id="the last request, without hanging up"),
     ],
 )
@@ -70,6 +71,18 @@ def test_a_request_in_pieces_is_read(place: tuple[str, int]) -> None:
 def test_requests_that_come_at_once_are_answered_one_by_one(place: tuple[str, int]) -> None:
     answer = ask(place, request=(HEAD + b"\r\n") * 2 + HEAD + b"Connection: close\r\n\r\n")
     assert answer.count(b"HTTP/1.1 200 OK") == 3
+
+
+def test_a_request_that_came_in_part_behind_another_is_answered_when_it_is_whole(place: tuple[str, int]) -> None:
+    with socket.create_connection(place, timeout=CLIENT_SECONDS) as client:
+        client.sendall(HEAD + b"\r\n" + HEAD)
+        assert client.recv(65_536).startswith(b"HTTP/1.1 200 OK")
+        time.sleep(0.2)
+        client.sendall(b"Connection: close\r\n\r\n")
+        answer = b""
+        while data := client.recv(65_536):
+            answer += data
+        assert b"HTTP/1.1 200 OK" in answer
 
 
 def test_a_head_without_end_is_refused(place: tuple[str, int]) -> None:
