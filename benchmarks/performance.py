@@ -149,7 +149,6 @@ def _devices(known: Known) -> list[str]:
     return ["## Devices", text, markdown_table(COLUMNS, rows), *sources]
 
 
-
 def _gpu(known: Known) -> list[str]:
     rows = [
         [f"{form}, {batch:,} rows in a call", "", "", known.cell("gpu", FORMS, f"{form}, cuda", f"{batch:,}", "ms")]

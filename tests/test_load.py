@@ -216,8 +216,8 @@ def test_pages_show_what_there_is_and_say_what_is_not_measured() -> None:
     soak.figure("processor time of a visit: poll, upload, status", 10.0, "ms")
     soak.figure("answers of 5xx", 0, "", at_most=0)
     polls.figure("processor time of a whole poll, as edge_runtime", 400.0, "us")
-    reads.figure("/api/anomalies windows, one client, p95", 12.0, "ms")
-    reads.figure("/api/anomalies windows, eight clients, p95", 60.0, "ms")
+    reads.figure("/api/anomalies windows, 1 client, p95", 12.0, "ms")
+    reads.figure("/api/anomalies windows, 8 clients, p95", 60.0, "ms")
     reads.figure("trends of 30 days, largest answer", 31_000, "bytes")
     results = [report.to_dict() for report in (soak, polls, reads)]
     page = capacity.page(results)
