@@ -44,7 +44,8 @@ _BEYOND = """## Beyond one machine
 - Uploads are what costs: send less often (`upload_interval_seconds`), or add server processes and a Postgres of its own
   machine. The processes hold no state but a second of metadata.
 - Intervals of a large fleet belong in its configuration: the defaults of edge-runtime (sync each 300 s, upload each
-  60 s) suit the first hundred devices, and cost as much as the table says.
+  60 s) suit some thousands of devices; `sync_interval_seconds = 3600` and `upload_interval_seconds = 3600` are what the
+  rows of hourly visits mean.
 
 ## Metadata from memory
 
