@@ -7,6 +7,7 @@ READY := .venv/.ready
 RIVALS := .venv-rivals/.ready
 NODE_MODULES := web_demo/node_modules/.ready
 WEB := sync_server/web/.built
+HARNESS := build/web_harness/index.html
 WEB_SOURCES := $(shell find web_demo -name node_modules -prune -o -name tests -prune -o -type f -print)
 NPM := PATH="$(CURDIR)/$(BIN):$$PATH" npm --prefix web_demo --loglevel=error
 
@@ -38,12 +39,15 @@ $(WEB): $(NODE_MODULES) $(WEB_SOURCES)
 	@$(NPM) run build
 	@touch $@
 
+# What tests and benchmarks drive in a browser.
+$(HARNESS): $(NODE_MODULES) $(WEB_SOURCES)
+	@$(NPM) run harness
+
 demo: $(READY) $(WEB)
 	@$(BIN)/python -m docs.demo.run $(if $(DEMO_DATA),--data $(DEMO_DATA))
 
-test: $(READY) $(WEB)
+test: $(READY) $(WEB) $(HARNESS)
 	@.ci/browser
-	@$(NPM) test
 	@$(BIN)/python -m pytest
 
 check: $(READY) $(NODE_MODULES)
@@ -59,7 +63,7 @@ format: $(READY)
 $(RIVALS): benchmarks/requirements-rivals.txt benchmarks/requirements-torch.txt .ci/rivals | $(READY)
 	@.ci/rivals $(TORCH_INDEX)
 
-bench: $(READY) $(RIVALS)
+bench: $(READY) $(RIVALS) $(HARNESS)
 	@$(BIN)/python -m benchmarks
 
 bench-scoring bench-training: bench-%: $(READY) $(RIVALS)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 from urllib.parse import urlsplit
 
+from edge_runtime.contract.enrolment import check_url
 from edge_runtime.errors import InputError
 
 MIB = 1024 * 1024
@@ -37,6 +38,8 @@ class ServerConfig:
         workers: Worker processes.
         threads: Threads of each worker; also bounds its database connections.
         public_url: Address that devices and browsers use, when it is not ``http://host:port``. No trailing slash.
+        device_page_url: Address of the device's page when it has a host of its own, such as ``https://device.example``;
+            that host answers what a device needs and nothing else. None: ``/device/`` of the server itself.
         database_url: Postgres for the running server, a role that owns nothing. None runs an embedded one.
         database_owner_url: Postgres for migrations, the role that owns the tables. None: ``database_url``.
         blobs_url: None keeps bundles in ``data_dir/blobs``; ``s3://bucket/prefix`` keeps them in S3.
@@ -74,6 +77,7 @@ class ServerConfig:
     workers: int = 1
     threads: int = 16
     public_url: str | None = None
+    device_page_url: str | None = None
     database_url: str | None = None
     database_owner_url: str | None = None
     blobs_url: str | None = None
@@ -121,6 +125,11 @@ class ServerConfig:
             return self.public_url.rstrip("/")
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}"
+
+    @property
+    def device_address(self) -> str:
+        """The address under which browsers reach the device's page and its server, without a trailing slash."""
+        return self.device_page_url.rstrip("/") if self.device_page_url else self.address
 
 
 _AT_LEAST_ONE = (
@@ -232,12 +241,24 @@ def _check(config: ServerConfig) -> None:
         raise InputError(
             f"The public address {config.public_url} is no web address.", advice="Start it with https:// or http://."
         )
+    if config.device_page_url:
+        _check_device_page(config, config.device_page_url)
     if config.database_owner_url and not config.database_url:
         raise InputError(
             "database_owner_url is set, but database_url is not.",
             advice="Set DATABASE_URL as well: the role that the running server uses.",
         )
     _check_advice(config)
+
+
+def _check_device_page(config: ServerConfig, url: str) -> None:
+    """Refuse an address that is none, or whose host would share the operators' cookies (those do not look at ports)."""
+    check_url(url)
+    if urlsplit(url).path.rstrip("/") or urlsplit(url).hostname == urlsplit(config.address).hostname:
+        raise InputError(
+            f"The device page's address {url} is not a host of its own.",
+            advice="Give it a host name that operators do not use, and no path: https://device.example.",
+        )
 
 
 def _check_advice(config: ServerConfig) -> None:

@@ -24,6 +24,7 @@ DDL = (
     "sync_server.ingest.ddl",
 )
 BLUEPRINTS = (
+    "sync_server.web_assets.hosts:blueprint",
     "sync_server.health:blueprint",
     "sync_server.metrics:blueprint",
     "sync_server.apidoc.routes:blueprint",
@@ -40,6 +41,7 @@ BLUEPRINTS = (
     "sync_server.advice.routes:blueprint",
     "sync_server.dashboard.routes:blueprint",
     "sync_server.dashboard.pages:blueprint",
+    "sync_server.dashboard.add_browser:blueprint",
     "sync_server.dashboard.rollout_pages:blueprint",
     "sync_server.dashboard.audit_pages:blueprint",
     "sync_server.web_assets.routes:blueprint",

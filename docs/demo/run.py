@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from . import devices
+from . import browsers, devices
 from .fleet import CONTEXT, Fleet, prepare
 from .processes import HOST, DemoError, free_port, is_terminal, run, run_json, server
 
@@ -94,6 +94,9 @@ def _journey(data: Path | None, port: int) -> int:
         told.say(f"server and database run at {url}")
         built = build(fleet, url)
         told.say("models trained, converted, proven, packed, signed, published; rollout started")
+        browsers.build(WORK, url)
+        browsers.offer_recording(WORK, data_dir, fleet, "demo")
+        told.say("the same for a model of simulated browsers, on a channel of its own")
         line = run(
             "sync-server", "enrolment", "create", "--data-dir", data_dir, "--model", "demo", "--channel", "stable",
             "--uses", str(len(fleet.chosen)), "--url", url,
@@ -111,6 +114,7 @@ def _journey(data: Path | None, port: int) -> int:
         summary["seconds_total"] = round(time.monotonic() - told.started, 1)
         write_summary(summary)
         print_summary(summary, url, access)
+        print_links(data_dir, url)
         if is_terminal():
             print("The dashboard keeps running; stop it with Ctrl-C.")
             wait_for_interrupt()
@@ -215,6 +219,14 @@ def print_summary(summary: dict[str, Any], url: str, access: dict[str, str]) -> 
         print(f"  {key:34} {_shown(value)}")
     print(f"\nSummary: {WORK / 'summary.json'}")
     print(f"Dashboard: {url}   log-in: {access['user']} / {access['password']}")
+
+
+def print_links(data_dir: Path, url: str) -> None:
+    """Print how a browser becomes a device: one link watches the browser itself, the other replays a recording."""
+    own, replay = ((browsers.MODEL, browsers.CHANNEL), ("demo", "stable"))
+    print("\nYour browser as a device (each link lets in one browser or private window, for a day):")
+    print(f"  its own signals:         {browsers.link(data_dir, *own, url)}")
+    print(f"  a recording, elsewhere:  {browsers.link(data_dir, *replay, url)}")
 
 
 def _shown(value: object) -> str:

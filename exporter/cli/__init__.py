@@ -20,6 +20,7 @@ INTERRUPTED = 130
 # Name: where the click command is, and its line in the help; in the order of the journey.
 COMMANDS: dict[str, tuple[str, str]] = {
     "simulate": ("exporter.cli.data:simulate", "Write the telemetry of a fleet that never existed."),
+    "simulate-browsers": ("exporter.cli.data:simulate_browsers", "Write the telemetry of browsers that never existed."),
     "init": ("exporter.cli.data:init", "Write a commented model.toml from a data file."),
     "build": ("exporter.cli.build:build", "Train, convert, quantize, prove, pack, sign and publish in one go."),
     "import": ("exporter.cli.import_model:import_model", "Pack a model trained elsewhere, with the same proof."),

@@ -1,4 +1,4 @@
-"""``exporter simulate`` and ``exporter init``."""
+"""``exporter simulate``, ``exporter simulate-browsers`` and ``exporter init``."""
 
 from __future__ import annotations
 
@@ -49,6 +49,38 @@ def simulate(
     lines = [
         f"{fleet.readings:,} readings of {fleet.devices} devices in {out}, {fleet.faulty_devices} of them faulty.",
         f"Next: exporter init {out / 'readings.parquet'}",
+    ]
+    emit(fleet.to_dict(), lines, as_json)
+
+
+@click.command("simulate-browsers")
+@out_option
+@click.option("--browsers", type=click.IntRange(min=1), default=80, show_default=True, help="Browsers of the fleet.")
+@click.option("--minutes", type=click.IntRange(min=1), default=20, show_default=True, help="Length of the record.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Equal seeds, equal fleets.")
+@click.option("--fault-share", type=click.FloatRange(0, 1), default=0.25, show_default=True, help="Browsers that fail.")
+@click.option("--overwrite", is_flag=True, help="Replace a fleet that is in the folder.")
+@json_option
+def simulate_browsers(
+    out: Path, browsers: int, minutes: int, seed: int, fault_share: float, overwrite: bool, as_json: bool
+) -> None:
+    """Write what browsers measure of themselves each second: readings.parquet, labels.parquet, failures.csv.
+
+    Ten signals, most browsers lacking some, and four kinds of fault. The device in the browser runs a model of it.
+    """
+    from exporter import simulator
+
+    options = simulator.BrowserOptions(browsers, minutes, seed, fault_share)
+    with progress_display() as show:
+        fleet = simulator.simulate_browsers(
+            options,
+            out,
+            overwrite=overwrite,
+            progress=None if show is None else lambda done, of: show("simulate", done / of),
+        )
+    lines = [
+        f"{fleet.readings:,} readings of {fleet.devices} browsers in {out}, {fleet.faulty_devices} of them faulty.",
+        f"Next: exporter init {out / 'readings.parquet'} --context ''",
     ]
     emit(fleet.to_dict(), lines, as_json)
 

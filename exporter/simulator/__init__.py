@@ -17,7 +17,8 @@ Example::
 
 from __future__ import annotations
 
+from exporter.simulator.browsers import BrowserOptions, simulate_browsers
 from exporter.simulator.fleet import FleetOptions
 from exporter.simulator.writer import WrittenFleet, simulate_fleet
 
-__all__ = ["FleetOptions", "WrittenFleet", "simulate_fleet"]
+__all__ = ["BrowserOptions", "FleetOptions", "WrittenFleet", "simulate_browsers", "simulate_fleet"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -83,6 +83,18 @@ def simulate_fleet(
         InputError: The folder holds a fleet already and ``overwrite`` is false.
         StorageError: The files cannot be written.
     """
+    with writing(folder, overwrite=overwrite):
+        return _write(options, folder, progress)
+
+
+@contextlib.contextmanager
+def writing(folder: Path, *, overwrite: bool) -> Iterator[None]:
+    """Make the folder of a fleet for the block, and say what a person can do when that or the block's writing fails.
+
+    Raises:
+        InputError: The folder holds a fleet already and ``overwrite`` is false.
+        StorageError: The files cannot be written.
+    """
     taken = [name for name in FILES if (folder / name).exists()]
     if taken and not overwrite:
         raise InputError(
@@ -92,7 +104,7 @@ def simulate_fleet(
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return _write(options, folder, progress)
+        yield
     except OSError as error:
         raise StorageError(
             f"The fleet could not be written to {folder}: {error.strerror or error}.",

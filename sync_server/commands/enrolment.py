@@ -27,12 +27,14 @@ def enrolment() -> None:
 @click.option("--uses", default=1, show_default=True, help="How many devices it lets in.")
 @click.option("--expires-days", default=30, show_default=True, help="Days until it lets nobody in.")
 @click.option("--url", help="The server as devices reach it. [default: public_url, else http://host:port]")
+@click.option("--browser", is_flag=True, help="Print a link that a browser joins by, for devices of kind demo.")
 def create(
-    config: ServerConfig, as_json: bool, model: str, channel: str, uses: int, expires_days: int, url: str | None
-) -> None:
+    config: ServerConfig, as_json: bool, model: str, channel: str, uses: int, expires_days: int, url: str | None,
+    browser: bool,
+) -> None:  # fmt: skip
     """Print one line for `edge-runtime enroll`; it pins the root of trust and carries a secret."""
     from sync_server.commands.database import open_database
-    from sync_server.devices.enrolment import create_enrolment
+    from sync_server.devices.enrolment import browser_link, create_enrolment
     from sync_server.errors import RequestError
     from sync_server.repository.metadata import enrolment_facts
 
@@ -45,10 +47,13 @@ def create(
                 advice="Run: exporter publish",
             ) from error
         line = create_enrolment(
-            session, model=model, channel=channel, uses=uses, expires_days=expires_days, url=url or config.address,
-            root_digest=root_digest, targets_version=targets_version, actor=ACTOR,
+            session, model=model, channel=channel, uses=uses, expires_days=expires_days,
+            url=url or (config.device_address if browser else config.address), root_digest=root_digest,
+            targets_version=targets_version, actor=ACTOR, kind="demo" if browser else "edge",
         )  # fmt: skip
-    show({"line": str(line), "uses": uses, "expires_days": expires_days}, str(line), as_json=as_json)
+    shown = browser_link(line) if browser else str(line)
+    result = {"link" if browser else "line": shown, "uses": uses, "expires_days": expires_days}
+    show(result, shown, as_json=as_json)
 
 
 @enrolment.command("list")
@@ -61,8 +66,8 @@ def list_them(config: ServerConfig, as_json: bool) -> None:
     with open_database(config) as database, database.session() as session:
         rows = list_enrolments(session)
     lines = [
-        f"{row['id']:>6}  {row['model']} on {row['channel']}  {row['uses_left']} of {row['uses_allowed']} left"
-        f"{'  revoked' if row['revoked'] else ''}"
+        f"{row['id']:>6}  {row['model']} on {row['channel']} ({row['kind']})"
+        f"  {row['uses_left']} of {row['uses_allowed']} left{'  revoked' if row['revoked'] else ''}"
         for row in rows
     ]
     show({"enrolments": rows}, "\n".join(lines) or "There are no enrolment tokens.", as_json=as_json)

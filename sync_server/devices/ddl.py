@@ -55,3 +55,9 @@ INDEXES = (
 )
 
 STATEMENTS: tuple[str, ...] = (ENROLMENTS, DEVICES, *INDEXES)
+
+# A browser (kind demo) enrols with a token that was made for one. A constant default: no rewrite of the table.
+ENROLMENT_KIND: tuple[str, ...] = (
+    "ALTER TABLE enrolments ADD COLUMN kind text NOT NULL DEFAULT 'edge',"
+    " ADD CONSTRAINT ck_enrolments_kind CHECK (kind IN ('edge', 'demo'))",
+)

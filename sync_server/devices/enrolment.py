@@ -7,6 +7,7 @@ here prints: the command line does.
 from __future__ import annotations
 
 from datetime import timedelta
+from urllib.parse import quote
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -36,6 +37,7 @@ def create_enrolment(
     root_digest: str,
     targets_version: int,
     actor: str,
+    kind: str = "edge",
 ) -> EnrolmentLine:
     """Make an enrolment token and the line that carries it.
 
@@ -49,6 +51,7 @@ def create_enrolment(
         root_digest: SHA-256 of the current root metadata, hex: the device pins it.
         targets_version: Current version of the targets metadata; the device refuses older ones.
         actor: Who made it, for the audit trail.
+        kind: What it lets in: ``edge`` devices, or ``demo`` ones (browsers).
 
     Returns:
         The line; ``str(line)`` is what an operator hands over. Its token is shown nowhere else.
@@ -67,10 +70,22 @@ def create_enrolment(
         )
     expires_at = utc_now() + timedelta(days=expires_days)
     issued = issue_token(session, "enr", name=f"{model[:48]} on {channel[:48]}", expires_at=expires_at, uses_left=uses)
-    session.add(Enrolment(token_id=issued.id, model=model, channel=channel, uses_allowed=uses, created_by=actor))
-    detail: dict[str, object] = {"model": model, "channel": channel, "uses": uses, "expires_days": expires_days}
+    session.add(
+        Enrolment(token_id=issued.id, model=model, channel=channel, uses_allowed=uses, created_by=actor, kind=kind)
+    )
+    detail: dict[str, object] = {
+        "model": model, "channel": channel, "uses": uses, "expires_days": expires_days, "kind": kind
+    }  # fmt: skip
     audit(session, actor, "enrolment.create", str(issued.id), detail)
     return EnrolmentLine(url.rstrip("/"), issued.token, root_digest, targets_version)
+
+
+def browser_link(line: EnrolmentLine) -> str:
+    """Return the address that enrols the browser which opens it.
+
+    The line is the fragment, which browsers send to no server, so that its token is in no log.
+    """
+    return f"{line.url}/device/#enrol={quote(str(line), safe=':/')}"
 
 
 def revoke_enrolment(session: Session, token_id: int, *, actor: str) -> None:
@@ -98,6 +113,7 @@ def list_enrolments(session: Session) -> list[dict[str, object]]:
             "id": token.id,
             "model": enrolment.model,
             "channel": enrolment.channel,
+            "kind": enrolment.kind,
             "uses_allowed": enrolment.uses_allowed,
             "uses_left": token.uses_left,
             "expires_at": token.expires_at,

@@ -19,13 +19,18 @@ class Enrolment(Base):
     """What an enrolment token is bound to; the token itself, its count and its end are an ``AccessToken``."""
 
     __tablename__ = "enrolments"
-    __table_args__ = (CheckConstraint("uses_allowed > 0", name="uses_allowed"),)
+    __table_args__ = (
+        CheckConstraint("uses_allowed > 0", name="uses_allowed"),
+        CheckConstraint("kind IN ('edge', 'demo')", name="kind"),
+    )
 
     token_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("access_tokens.id"), primary_key=True)
     model: Mapped[str]
     channel: Mapped[str]
     uses_allowed: Mapped[int] = mapped_column(Integer)
     created_by: Mapped[str]
+    # What it lets in: a browser's link lets no edge device in, and the other way round.
+    kind: Mapped[str] = mapped_column(server_default="edge")
 
 
 class Device(Base):

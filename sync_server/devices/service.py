@@ -38,8 +38,8 @@ def enrol(session: Session, actor: Actor, request: EnrolRequest) -> Enrolled:
         request: The checked body.
 
     Raises:
-        RequestError: 401 when the token is bound to nothing, 403 when it is used up or the device is revoked, 409 when
-            the installation belongs to another model or channel.
+        RequestError: 401 when the token is bound to nothing, 403 when it is used up, was made for another kind of
+            device, or the device is revoked, 409 when the installation belongs to another model or channel.
     """
     # Locks in one order, token before installation: two devices that come with one token count one after the other,
     # and two requests of one installation make one device, whatever tokens they bring.
@@ -49,6 +49,7 @@ def enrol(session: Session, actor: Actor, request: EnrolRequest) -> Enrolled:
         raise RequestError(
             401, "token_unknown", "The enrolment token is bound to no model.", advice="Ask for a new enrolment line."
         )
+    _check_kind(enrolment, request)
     lock_for_transaction(session, f"installation:{request.installation_id}")
     device = session.scalars(
         select(Device).where(Device.installation_id == request.installation_id).with_for_update()
@@ -127,6 +128,16 @@ def store_status(device: Device, body: Mapping[str, Any]) -> None:
     device.stale = status.stale
     device.update_outcome = status.update_outcome
     device.update_reason = status.update_reason
+
+
+def _check_kind(enrolment: Enrolment, request: EnrolRequest) -> None:
+    """Refuse a browser with a line for devices, which would then count in rollouts, and the other way round."""
+    if request.kind != enrolment.kind:
+        made_for = "browsers" if enrolment.kind == "demo" else "edge devices"
+        raise RequestError(
+            403, "wrong_device_kind", f"The enrolment token was made for {made_for}.",
+            advice="Ask the operator for a line for this kind of device.",
+        )  # fmt: skip
 
 
 def _spend(token: AccessToken) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, Response, redirect
+from flask import Blueprint, Response, redirect, send_from_directory
 from werkzeug.wrappers import Response as BaseResponse
 
+from edge_runtime.contract.names import check_name
+from sync_server.app_state import get_config
 from sync_server.web_assets.built import dashboard_entry, dashboard_files, device_files
 
 blueprint = Blueprint("web_assets", __name__)
@@ -44,6 +46,19 @@ def device_file(name: str) -> Response:
     """Serve the page and what belongs to it; workers take their policy from their own answer, so all carry it."""
     response = device_files().answer(name)
     response.headers["Content-Security-Policy"] = DEVICE_POLICY
+    return response
+
+
+@blueprint.get("/device/recordings/<model>.csv")
+def recording(model: str) -> Response:
+    """Serve telemetry that an operator put into the data folder for browsers to replay; it is public.
+
+    The page reads it as `edge-runtime score --input` would: a column ``timestamp`` and one a signal.
+    """
+    response = send_from_directory(
+        get_config().data_dir / "recordings", f"{check_name('model', model)}.csv", mimetype="text/csv"
+    )
+    response.headers["Cache-Control"] = "no-cache"
     return response
 
 

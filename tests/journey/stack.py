@@ -221,6 +221,13 @@ class Stack:
             "--uses", str(uses), "--url", self.url,
         ).strip()  # fmt: skip
 
+    def link(self, model: str, channel: str, *, uses: int = 1, url: str | None = None) -> str:
+        """Return a link by which browsers join."""
+        return run(
+            "sync-server", "enrolment", "create", "--data-dir", self.data_dir, "--model", model, "--channel", channel,
+            "--uses", str(uses), "--url", url or self.url, "--browser",
+        ).strip()  # fmt: skip
+
     def enrol(self, home: Path, line: str, *, cohort: str | None = None) -> str:
         """Enrol a device in this process; returns its id."""
         parsed = EnrolmentLine.parse(line)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Callable
 from html.parser import HTMLParser
 
@@ -29,6 +30,7 @@ class Outline(HTMLParser):
         super().__init__()
         self.open: list[str] = []
         self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text_of: defaultdict[str, str] = defaultdict(str)
         self.feed(page)
         assert not self.open, self.open
 
@@ -39,6 +41,10 @@ class Outline(HTMLParser):
 
     def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, data: str) -> None:
+        if self.open:
+            self.text_of[self.open[-1]] += data
 
     def handle_endtag(self, tag: str) -> None:
         if tag not in self.VOID:
@@ -72,8 +78,9 @@ def test_pages_are_well_formed_and_hold_nothing_inline(fleet: list[ServerDevice]
         outline = Outline(page(browser, path))
         names = [tag for tag, _ in outline.tags]
         assert names.count("h1") == names.count("main") == 1
-        assert all("src" in attributes for tag, attributes in outline.tags if tag == "script")
         assert "style" not in names
+        assert outline.text_of["script"] == ""
+        assert all("src" in attributes for tag, attributes in outline.tags if tag == "script")
         ids = [attributes["id"] for _, attributes in outline.tags if "id" in attributes]
         assert len(ids) == len(set(ids)), path
         for tag, attributes in outline.tags:

@@ -8,6 +8,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from sync_server.config import ServerConfig
 from sync_server.web_assets import built, routes
 
 
@@ -107,3 +108,15 @@ def test_a_server_without_the_build_says_so_and_keeps_its_dashboard(
     page = app.test_client().get("/login")
     assert page.status_code == 200
     assert b"<script" not in page.data
+
+
+def test_recordings_are_what_an_operator_put_there(client: FlaskClient, server_config: ServerConfig) -> None:
+    folder = server_config.data_dir / "recordings"
+    folder.mkdir(parents=True)
+    (folder / "pumps.csv").write_text("timestamp,heat\n0,1\n")
+    (server_config.data_dir / "secret.csv").write_text("secret")
+    with client.get("/device/recordings/pumps.csv") as answer:
+        assert (answer.status_code, answer.mimetype, answer.text) == (200, "text/csv", "timestamp,heat\n0,1\n")
+    assert client.get("/device/recordings/other.csv").status_code == 404
+    for name in ("..%2fsecret", "PUMPS", "a" * 65):
+        assert client.get(f"/device/recordings/{name}.csv").status_code in (404, 422)

@@ -34,7 +34,7 @@ def _readings(start_s: int, values: list[float]) -> list[dict[str, Any]]:
 
 def test_a_browser_does_what_a_device_does(stack: Stack) -> None:
     with WebDevice() as device:
-        device("enrol", line=stack.line("pumps", "stable"), name="A browser")
+        device("enrol", line=stack.link("pumps", "stable").partition("#enrol=")[2], name="A browser")
         report = device("sync")
         assert (report["error"], report["outcome"]["outcome"], report["outcome"]["release"]) == (None, "activated", 1)
         device_id = device("status")["identity"]["deviceId"]

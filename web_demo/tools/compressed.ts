@@ -16,7 +16,7 @@ const ENCODINGS = {
   gz: (content: Buffer) => promisify(gzip)(content, { level: constants.Z_BEST_COMPRESSION }),
 };
 
-/** Reads a compressed copy from the cache, or makes it: brotli needs half a minute for the wasm, which hardly changes. */
+/** Reads a compressed copy from the cache, or makes it: brotli takes half a minute for the wasm, which hardly changes. */
 async function compress(content: Buffer, encoding: keyof typeof ENCODINGS): Promise<Buffer> {
   const kept = join(CACHE, `${createHash("sha256").update(content).digest("hex")}.${encoding}`);
   try {

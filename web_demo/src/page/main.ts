@@ -1,3 +1,71 @@
-import wasm from "onnxruntime-web/ort-wasm-simd-threaded.wasm?url";
+/** The page: opens the device of this browser, joins when a link says so, and shows what happens. */
+import { Device } from "../device/device.ts";
+import { StellaError } from "../device/errors.ts";
+import { browserPlatform } from "../device/platform.ts";
+import { startScoringWorker } from "../device/scoring/worker_client.ts";
+import { DeviceView } from "./device_view.ts";
+import { showSign } from "./connection.ts";
+import { byId } from "./dom.ts";
+import { askToKeepStorage, keepPage, offerInstalling } from "./installation.ts";
+import { lineOf, takeLineFromAddress } from "./join.ts";
+import { forget, tell } from "./messages.ts";
 
-document.body.append(wasm);
+/** Join with a line; a refusal is told and leaves everything as it was. */
+async function join(device: Device, view: DeviceView, line: string): Promise<void> {
+  const button = byId("join-form").querySelector("button")!;
+  button.disabled = true;
+  try {
+    await device.enrol(line, { name: nameOfBrowser() });
+    forget("join");
+    byId("join").hidden = true;
+    await view.begin();
+  } catch (error) {
+    if (!(error instanceof StellaError)) throw error;
+    tell("join", "bad", `This browser could not join. ${error.toString()}`);
+    if ((await device.status()).identity === null) askToJoin();
+  } finally {
+    button.disabled = false;
+  }
+}
+
+function askToJoin(): void {
+  byId("join").hidden = false;
+  showSign("starting", "Not a device yet", "Join with a link from an operator, and this browser becomes one.");
+}
+
+function nameOfBrowser(): string {
+  const known = ["Edg", "OPR", "Firefox", "Chrome", "Safari"].find((name) => navigator.userAgent.includes(`${name}/`));
+  const names: Readonly<Record<string, string>> = { Edg: "Edge", OPR: "Opera" };
+  const browser = known === undefined ? "browser" : (names[known] ?? known);
+  return /Mobi/.test(navigator.userAgent) ? `${browser} on a phone` : browser;
+}
+
+async function start(): Promise<void> {
+  const line = takeLineFromAddress();
+  offerInstalling();
+  void keepPage();
+  const device = await Device.open(browserPlatform(startScoringWorker()));
+  const view = new DeviceView(device, await askToKeepStorage());
+  byId("join-form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    void join(device, view, lineOf(byId<HTMLInputElement>("join-link").value));
+  });
+  // A link that is opened where the page is open already changes the address alone.
+  addEventListener("hashchange", () => {
+    const later = takeLineFromAddress();
+    if (later !== null) void join(device, view, later);
+  });
+  const { identity } = await device.status();
+  if (line !== null) await join(device, view, line);
+  else if (identity !== null) await view.begin();
+  else askToJoin();
+}
+
+start().catch((error: unknown) => {
+  showSign(
+    "refused",
+    "Cannot run here",
+    error instanceof StellaError ? error.toString() : `The page met a fault of its own: ${String(error)}`,
+  );
+  if (!(error instanceof StellaError)) throw error;
+});

@@ -21,7 +21,10 @@ function listed(bundle: Bundle, publicFiles: Record<string, string> = {}): Recor
 }
 
 test("lists what was built and what is copied, but not the service worker itself", () => {
-  const files = listed({ "a.js": { type: "chunk", code: "1" }, "b.css": { type: "asset", source: "" } }, { "i.png": "" });
+  const files = listed(
+    { "a.js": { type: "chunk", code: "1" }, "b.css": { type: "asset", source: "" } },
+    { "i.png": "" },
+  );
   expect(Object.keys(files).sort()).toEqual(["a.js", "b.css", "i.png"]);
 });
 

@@ -1,0 +1,46 @@
+"""A host of its own for the device's page, so that it shares no origin with an operator's log-in.
+
+With the setting ``device_page_url``, that host answers what a device needs and nothing else, and every other host sends
+``/device/`` there. Cookies of operators are bound to the host that set them, so none ever reaches the page's.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from flask import Blueprint, redirect, request
+from werkzeug.wrappers import Response as BaseResponse
+
+from edge_runtime.contract import routes
+from sync_server.app_state import get_config
+from sync_server.errors import RequestError
+
+blueprint = Blueprint("device_host", __name__)
+
+PAGE = "/device/"
+_ANSWERED = (routes.DEVICES, routes.RESULTS, routes.DEVICE_STATUS, routes.HEALTH, PAGE.rstrip("/"))
+_ANSWERED_BELOW = (PAGE, routes.METADATA, routes.TARGETS)
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+def host_of(url: str) -> str:
+    """Return the Host header that a browser sends for an address: no default port, lower case."""
+    parts = urlsplit(url)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
+    return host if parts.port in (None, _DEFAULT_PORTS.get(parts.scheme)) else f"{host}:{parts.port}"
+
+
+@blueprint.before_app_request
+def _keep_hosts_apart() -> BaseResponse | None:
+    """Answer only the device's doors on the device's host, and its page nowhere else."""
+    url = get_config().device_page_url
+    if url is None:
+        return None
+    if request.host.lower() != host_of(url):
+        elsewhere = request.path == PAGE.rstrip("/") or request.path.startswith(PAGE)
+        return redirect(url.rstrip("/") + request.path) if elsewhere else None
+    if request.path == "/":
+        return redirect(PAGE)
+    if request.path in _ANSWERED or request.path.startswith(_ANSWERED_BELOW):
+        return None
+    raise RequestError(404, "not_found", "This host answers devices only.", advice=f"Open {PAGE} for the device.")
