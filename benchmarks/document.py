@@ -1,11 +1,11 @@
-"""Writes docs/benchmarks.md and docs/performance.md from the result files: ``python -m benchmarks.document``."""
+"""Writes benchmarks.md, performance.md and capacity.md in docs from the results: ``python -m benchmarks.document``."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from benchmarks import performance
+from benchmarks import capacity, performance
 from benchmarks.harness import FIGURE_COLUMNS, Cell, circumstances, figure_rows, markdown_table, read_results
 from benchmarks.machine import REPOSITORY
 
@@ -45,10 +45,11 @@ def page(results: Iterable[Mapping[str, Any]]) -> str:
 
 
 def write_pages(results: Iterable[Mapping[str, Any]]) -> None:
-    """Write both pages."""
+    """Write the pages."""
     results = list(results)
     PAGE.write_text(page(results), "utf-8")
     performance.PAGE.write_text(performance.page(results), "utf-8")
+    capacity.PAGE.write_text(capacity.page(results), "utf-8")
 
 
 def _machine(result: Mapping[str, Any]) -> str:

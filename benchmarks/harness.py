@@ -31,7 +31,7 @@ FORMAT = 1
 # The scripts, in the order in which they are run and shown.
 NAMES = (
     "forest", "scoring", "autoencoder", "fidelity", "graph", "cmapss", "quality", "attribution", "device", "web",
-    "training", "gpu", "ingest", "server_scoring", "reads", "rollouts",
+    "training", "gpu", "ingest", "server_scoring", "reads", "rollouts", "polls", "soak",
 )  # fmt: skip
 APART = ("aarch64", "ingest_soak")  # scripts that are run by themselves, with results of the same form
 Cell = str | int | float | None

@@ -15,7 +15,7 @@ import psutil  # type: ignore[import-untyped]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 # What the run itself writes does not make the code another one.
-_OWN_OUTPUT = ("benchmarks/results/", "docs/benchmarks.md", "docs/performance.md")
+_OWN_OUTPUT = ("benchmarks/results/", "docs/benchmarks.md", "docs/performance.md", "docs/capacity.md")
 _LIBRARIES = ("numpy", "onnxruntime", "onnx", "scikit-learn", "skl2onnx", "pandas", "pyarrow", "cryptography", "tuf")
 # Share of all cores that other processes may take before a run is called noisy.
 NOISY_SHARE = 0.05

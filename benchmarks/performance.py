@@ -6,15 +6,15 @@ result files, and what has none says so.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from benchmarks.harness import Cell, circumstances, markdown_table, number
+from benchmarks.harness import markdown_table
+from benchmarks.known import NOT_MEASURED, Known, with_unit
 from benchmarks.machine import REPOSITORY
+from benchmarks.server_rows import server_rows
 
 PAGE = REPOSITORY / "docs" / "performance.md"
-NOT_MEASURED = "not measured"
 COLUMNS = ("", "then", "promised", "measured here")
 # scikit-learn then (milliseconds, MB) and ONNX as promised (milliseconds on the CPU), by batch.
 BATCHES: dict[int, tuple[str, str]] = {
@@ -67,61 +67,8 @@ def page(results: Iterable[Mapping[str, Any]]) -> str:
     """
     known = Known({result["benchmark"]: result for result in results})
     parts = [_HEAD, *_batches(known), *_training(known), *_forests(known), *_networks(known), *_devices(known)]
-    parts += [*_gpu(known), *_reads(known), _DIFFERENT]
+    parts += [*_gpu(known), *server_rows(known), _DIFFERENT]
     return "\n\n".join(part.strip() for part in parts) + "\n"
-
-
-class Known:
-    """The results at hand, asked for single figures; what is missing is "not measured".
-
-    Args:
-        results: By benchmark.
-    """
-
-    def __init__(self, results: Mapping[str, Mapping[str, Any]]) -> None:
-        self._results = results
-
-    def figure(self, benchmark: str, name: str) -> str:
-        """Return the figure whose name matches this expression, with its unit."""
-        for figure in self._figures(benchmark):
-            if re.search(name, figure["name"]):
-                return _with_unit(figure["value"], figure["unit"])
-        return NOT_MEASURED
-
-    def goals(self, benchmark: str) -> list[tuple[str, str]]:
-        """Return the names and figures that have a goal."""
-        wanted = (one for one in self._figures(benchmark) if one["met"] is not None)
-        return [(one["name"], _with_unit(one["value"], one["unit"])) for one in wanted]
-
-    def cell(self, benchmark: str, title: str, row: str, column: str, unit: str) -> str:
-        """Return a cell of the table whose title matches, in the row of this label and the column of this name."""
-        for table in self._results.get(benchmark, {}).get("tables", ()):
-            if re.search(title, table["title"]) and column in table["columns"]:
-                place = table["columns"].index(column)
-                for cells in table["rows"]:
-                    if cells[0] == row and cells[place] is not None:
-                        return _with_unit(cells[place], unit)
-        return NOT_MEASURED
-
-    def rows(self, benchmark: str, title: str) -> list[Sequence[Cell]]:
-        """Return the rows of the table whose title matches, none where there is none."""
-        for table in self._results.get(benchmark, {}).get("tables", ()):
-            if re.search(title, table["title"]):
-                return list(table["rows"])
-        return []
-
-    def source(self, benchmark: str, command: str) -> str:
-        """Return the line under a table: the command, and on what machine and when it ran."""
-        ran = f" _{circumstances(self._results[benchmark])}_" if benchmark in self._results else ""
-        return f"`{command}`{ran}"
-
-    def _figures(self, benchmark: str) -> Sequence[Mapping[str, Any]]:
-        figures: Sequence[Mapping[str, Any]] = self._results.get(benchmark, {}).get("figures", ())
-        return figures
-
-
-def _with_unit(value: Cell, unit: str) -> str:
-    return f"{number(value)} {unit}".strip()
 
 
 def _batches(known: Known) -> list[str]:
@@ -152,7 +99,7 @@ def _training(known: Known) -> list[str]:
         ["cohorts", "5 min", "", "in the phases below"],
         ["calibration", "3 min", "", "in the phases below"],
     ]
-    rows += [[f"phase: {phase}", "", "", _with_unit(took, "s")] for phase, took in known.rows("training", BUILD)]
+    rows += [[f"phase: {phase}", "", "", with_unit(took, "s")] for phase, took in known.rows("training", BUILD)]
     memory = known.figure("training", r"^building the models of 10,000 devices, peak memory$")
     rows.append(["peak memory", "", "", memory])
     text = (
@@ -200,28 +147,6 @@ def _devices(known: Known) -> list[str]:
     )
     text = "The Arm core is emulated: its verdicts are true, its times would not be."
     return ["## Devices", text, markdown_table(COLUMNS, rows), *sources]
-
-
-def _reads(known: Known) -> list[str]:
-    """The server's answers to operators, as the 95th percentile of one client."""
-    rows = [
-        ["incidents, any filter and page", "450 ms", "50 ms", known.figure("reads", r"incidents, 1 client")],
-        ["windows, any filter and page", "", "50 ms", known.figure("reads", r"windows, 1 client")],
-        ["one device", "290 ms", "50 ms", known.figure("reads", r"/devices/<id>, 1 client")],
-        ["the fleet in figures", "320 ms", "50 ms", known.figure("reads", r"/stats, 1 client")],
-        ["trends of 30 days", "680 ms", "60 ms", known.figure("reads", r"/trends, 1 client")],
-        ["trends of 30 days, size", "2 MB", "50,000 bytes", known.figure("reads", r"^trends of 30 days, largest")],
-    ]
-    text = (
-        "10 million anomalous windows and 10,000 devices stored, over HTTP, 95th percentile; client, server and"
-        " Postgres share the machine. The plans: [query-plans.md](query-plans.md)."
-    )
-    return [
-        "## Reading from the server",
-        text,
-        markdown_table(COLUMNS, rows),
-        known.source("reads", "python -m benchmarks reads"),
-    ]
 
 
 def _gpu(known: Known) -> list[str]:

@@ -125,7 +125,7 @@ def release_lines(report: Mapping[str, Any]) -> list[str]:
         channel = report["channels"][0]
         lines.append(
             f"No device gets it yet. Next: exporter rollout {channel} --model {report['model']} "
-            f"--release {report['release_number']} --share 10%"
+            f"--release {report['release_number']} --staged"
         )
     else:
         lines.append(f"Rolled out to {rollout['share'] / 100:g} % of the channel's devices.")

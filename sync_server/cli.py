@@ -20,6 +20,9 @@ INTERRUPTED = 130
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("sync_server.commands.run:run", "Serve devices, release engineers and the dashboard."),
     "migrate": ("sync_server.commands.database:migrate", "Bring the database to the newest schema."),
+    "backup": ("sync_server.commands.backup:backup", "Copy database, keys and bundles while the server runs."),
+    "restore": ("sync_server.commands.backup:restore", "Bring a backup back into an empty data folder."),
+    "sign": ("sync_server.commands.backup:sign", "Sign snapshot and timestamp anew."),
     "online-key": ("sync_server.commands.online_key:online_key", "Print the public key that root must name."),
     "enrolment": ("sync_server.commands.enrolment:enrolment", "Make and revoke the lines that let devices in."),
     "device": ("sync_server.commands.device:device", "Shut devices out, or clear their mark as cloned."),

@@ -59,6 +59,7 @@ class ServerConfig:
         results_days: Days after which results are dropped, whole months at a time; 0 keeps them for ever.
         rollup_days: Days after which the hourly roll-up is dropped; 0 keeps it for ever.
         scoring_models: Models that each worker keeps loaded to score for clients; 0 turns that off.
+        scoring_windows_per_minute: Windows that a device may have scored in a minute, by each worker.
         scoring_keep_days: How long sampled windows and their verdicts are kept.
         scoring_keep_windows: How many of them are kept at most.
         advice_url: OpenAI-compatible endpoint that writes advice, such as ``https://host/v1``. None: templates only.
@@ -96,6 +97,7 @@ class ServerConfig:
     results_days: int = 0
     rollup_days: int = 0
     scoring_models: int = 16
+    scoring_windows_per_minute: int = 600
     scoring_keep_days: int = 14
     scoring_keep_windows: int = 100_000
     advice_url: str | None = None
@@ -133,8 +135,8 @@ class ServerConfig:
 _AT_LEAST_ONE = (
     "workers", "threads", "max_body_bytes", "max_publish_bytes", "client_seconds", "session_hours",
     "statement_timeout_ms", "ingest_at_once", "device_records_per_minute", "device_records_per_hour",
-    "device_bytes_per_hour", "scoring_keep_days", "scoring_keep_windows", "advice_seconds", "advice_days",
-    "advice_calls_per_hour",
+    "device_bytes_per_hour", "scoring_windows_per_minute", "scoring_keep_days", "scoring_keep_windows",
+    "advice_seconds", "advice_days", "advice_calls_per_hour",
 )  # fmt: skip
 
 _ONE_OF = {"log_format": ("text", "json"), "log_requests": ("none", "errors", "all")}

@@ -25,12 +25,13 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from edge_runtime.errors import StellaError, StorageError
+from edge_runtime.errors import StellaError, StorageError, TrustError
 from sync_server.app_state import get_blobs, get_config
 from sync_server.db import session_scope
 from sync_server.http import json_response, problem_response
 from sync_server.migrations import head
-from sync_server.repository.online_key import load
+from sync_server.repository import metadata
+from sync_server.repository.online_key import check_root_names, load
 
 log = logging.getLogger(__name__)
 blueprint = Blueprint("health", __name__)
@@ -98,9 +99,13 @@ def _blobs() -> None:
 
 
 def _online_key() -> None:
+    """The key is there and is, once something was published, the one in root."""
     try:
-        load(get_config().online_key_path)
-    except StorageError as error:
+        key = load(get_config().online_key_path)
+        with session_scope() as session:
+            if metadata.latest(session, "root") is not None:
+                check_root_names(metadata.current_root(session), key)
+    except (StorageError, TrustError) as error:
         log.warning("%s", error)
         raise StorageError("The online key cannot be used; the server's log says why.") from error
 

@@ -17,6 +17,7 @@ from werkzeug.exceptions import HTTPException
 
 from edge_runtime.contract.problem import MEDIA_TYPE, Problem
 from edge_runtime.errors import ContractError, InputError, StellaError, StorageError, TrustError
+from sync_server.access.metrics import REFUSALS
 from sync_server.db import is_away
 from sync_server.errors import RequestError
 from sync_server.logs import log_request
@@ -46,6 +47,7 @@ _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
 }
+STRICT_TRANSPORT_SECURITY = ("Strict-Transport-Security", "max-age=31536000")
 _FOR_PROGRAMS = ("/api/", "/repository/", "/health", "/metrics", "/apidoc/")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _RETRY_SECONDS = 5
@@ -99,6 +101,8 @@ def json_response(value: object, status: int = 200) -> Response:
 
 
 def _on_request_error(error: RequestError) -> Response:
+    if error.status in (401, 403):
+        REFUSALS.labels(error.code).inc()
     return problem_response(
         error.status,
         error.code,
@@ -176,10 +180,13 @@ def _on_http_error(error: HTTPException) -> Response:
     return response
 
 
+def request_id(given: str) -> str:
+    """Return a request's id: the proxy's, when it is harmless, else a new one."""
+    return given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+
+
 def _begin() -> None:
-    """Give the request an id: the proxy's, when it is harmless, else a new one."""
-    given = request.headers.get("X-Request-Id", "")
-    g.request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+    g.request_id = request_id(request.headers.get("X-Request-Id", ""))
     g.begun = time.perf_counter()
 
 
@@ -188,7 +195,7 @@ def _finish(response: Response) -> Response:
     for name, value in _HEADERS.items():
         response.headers.setdefault(name, value)
     if request.is_secure:
-        response.headers.setdefault("Strict-Transport-Security", "max-age=31536000")
+        response.headers.setdefault(*STRICT_TRANSPORT_SECURITY)
     response.headers["X-Request-Id"] = g.get("request_id", "")
     _observe(response.status_code)
     return response

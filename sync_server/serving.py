@@ -12,6 +12,7 @@ import errno
 import json
 import logging
 import os
+import resource
 import signal
 import socket
 import struct
@@ -33,8 +34,10 @@ from sync_server.config import ServerConfig
 from sync_server.embedded_postgres import EmbeddedPostgres
 from sync_server.gunicorn_log import GunicornLogger
 from sync_server.migrations import migrate
+from sync_server.patient_worker import PatientWorker
 from sync_server.postgres_folder import APP
 from sync_server.postgres_process import die_with_parent
+from sync_server.repository.answers import remember_metadata
 from sync_server.repository.online_key import load_or_create
 from sync_server.scoring.worker import start_warming
 from sync_server.upkeep import start_upkeep
@@ -46,6 +49,8 @@ _BIND_SECONDS = 3.0  # the workers of a killed server may hold the port for a mo
 # A command such as `token create` runs the embedded database itself for the two seconds it takes.
 _COMMAND_SECONDS = 10.0
 _RESTART_SECONDS = 5.0
+# Connections of a worker: an idle one costs a file and two kilobytes. Files besides: database, blobs, uploads.
+_CONNECTIONS, _OTHER_FILES = 8_192, 512
 
 
 def serve(config: ServerConfig, *, as_json: bool = False) -> None:
@@ -125,8 +130,20 @@ def _bound_silence(listener: socket.socket, seconds: int) -> None:
     network during an upload as there are threads would stop the server. Accepted sockets inherit the options (Linux).
     """
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", seconds, 0))
+    if hasattr(socket, "TCP_DEFER_ACCEPT"):  # who connects and says nothing stays with the kernel; Linux only
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, seconds)
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # milliseconds that what was sent may stay unconfirmed; Linux only
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, seconds * 1000)
+
+
+def _allow_connections() -> int:
+    """Return how many connections a worker may hold, most of them idle, and raise the limit of open files to it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _CONNECTIONS + _OTHER_FILES
+    if soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return max(min(_CONNECTIONS, soft - _OTHER_FILES), soft // 2)
 
 
 class _Server(BaseApplication):  # type: ignore[misc]
@@ -145,9 +162,10 @@ class _Server(BaseApplication):  # type: ignore[misc]
         """Set gunicorn up: threads, the socket that we bound, and no files or control sockets of its own."""
         settings = {
             "bind": f"fd://{os.dup(self.listener.fileno())}",
-            "worker_class": "gthread",
+            "worker_class": PatientWorker,
             "workers": self.config.workers,
             "threads": self.config.threads,
+            "worker_connections": _allow_connections(),
             "timeout": 60,
             "graceful_timeout": 15,
             "keepalive": 5,
@@ -164,7 +182,9 @@ class _Server(BaseApplication):  # type: ignore[misc]
 
     def load(self) -> Flask:
         """Build the app; called in each worker."""
-        return create_app(self.config)
+        app = create_app(self.config)
+        remember_metadata(app)
+        return app
 
     def run(self) -> None:
         """Serve until a signal; leaves through SystemExit."""

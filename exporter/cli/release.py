@@ -171,7 +171,7 @@ def next_rollout(folder: Path) -> list[str]:
         return []
     first = added[0]
     return [
-        f"Next: exporter rollout {first.channels[0]} --model {first.model} --release {first.release_number} --share 10%"
+        f"Next: exporter rollout {first.channels[0]} --model {first.model} --release {first.release_number} --staged"
     ]
 
 

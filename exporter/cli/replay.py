@@ -112,8 +112,8 @@ def _table(title: str, *heads: str) -> Table:
 
 def _cohort_table(outcome: Outcome) -> Table:
     table = _table(
-        "By cohort", "cohort", "devices", "days", "windows", "flagged now", "candidate", "newly", "no longer",
-        "incidents now", "candidate", "new", "gone",
+        "By cohort", "cohort", "devices", "days", "windows", "flagged now", "by candidate", "newly", "no longer",
+        "incidents now", "by candidate", "new", "gone",
     )  # fmt: skip
     rows = [(cohort or "-", *found) for cohort, found in outcome.by_cohort().items()]
     if len(rows) > 1:
@@ -130,7 +130,7 @@ def _cohort_table(outcome: Outcome) -> Table:
 
 def _label_table(outcome: Outcome) -> Table:
     total, areas = outcome.total, outcome.areas()
-    table = _table("By labels", "", "windows", "flagged now", "candidate")
+    table = _table("By labels", "", "windows", "flagged now", "by candidate")
     for name, number, now, then in (
         ("faulty", total.faulty, total.faulty_current, total.faulty_candidate),
         ("healthy", total.healthy, total.healthy_current, total.healthy_candidate),
@@ -143,7 +143,9 @@ def _label_table(outcome: Outcome) -> Table:
 
 
 def _device_table(outcome: Outcome) -> Table:
-    table = _table("Devices that change most", "device", "cohort", "newly", "no longer", "first alarm now", "candidate")
+    table = _table(
+        "Devices that change most", "device", "cohort", "newly", "no longer", "first alarm now", "by candidate"
+    )
     for one in outcome.most_changed(_SHOWN_DEVICES):
         counts = one.counts
         table.add_row(

@@ -1,7 +1,7 @@
 """Replaying recorded readings: device by device, both sides, a chunk of devices at a time.
 
 The readings are in memory once, as in training. Beside them a chunk's windows (cut block by block) and, for each
-window, two raw scores, two verdicts and a label: 11 bytes.
+window, two raw scores and a label: 9 bytes, of which ranks are made at the end.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from werkzeug.wrappers import Response as BaseResponse
 
 from sync_server.access import guard, sessions
 from sync_server.access.audit import audit
+from sync_server.access.metrics import REFUSALS
 from sync_server.app_state import get_config
 from sync_server.db import session_scope, utc_now
 from sync_server.errors import RequestError
@@ -89,6 +90,7 @@ def login() -> BaseResponse:
             audit(session, label, "login.done", f"operator:{username}", {"address": address})
     if secret is None:
         current_app.logger.warning("a log-in failed")
+        REFUSALS.labels("login_failed").inc()
         return _page("The name or the password is wrong.", 401, username=username, wanted=wanted)
     response: BaseResponse = redirect(safe_next(wanted), 303)
     response.set_cookie(

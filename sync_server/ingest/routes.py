@@ -52,7 +52,7 @@ def _open_gate(state: BlueprintSetupState) -> None:
 
 @blueprint.post(routes.RESULTS)
 @require_token("dev")
-@describe("devices", body=BatchBody, answers={200: Taken}, problems=(429,))
+@describe("devices", body=BatchBody, answers={200: Taken}, problems=(409, 429, 507))
 def results() -> Response:
     """Store a batch once, however often it comes; refuse single records by number, a shapeless batch whole."""
     try:

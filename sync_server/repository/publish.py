@@ -25,6 +25,7 @@ from sync_server.errors import RequestError
 from sync_server.repository import metadata, signing, verify
 from sync_server.repository.models import StoredBundle
 from sync_server.rollouts.models import rollouts_by_channel
+from sync_server.webhooks.service import enqueue
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,7 @@ def publish(
     signing.sign_snapshot(session, key, now)
     detail = {"root_version": root.signed.version, "added": added, "withdrawn": withdrawn}
     audit(session, actor, "repository.publish", f"targets {listing.targets.version}", detail)
+    enqueue(session, "repository.published", f"targets:{listing.targets.version}", detail)
     if stored_root is None:
         audit(session, actor, "repository.first_root", hashlib.sha256(sent.roots[0][1]).hexdigest())
     return Published(listing.targets.version, root.signed.version, added, withdrawn)

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from tuf.api.metadata import Metadata, MetaFile, Snapshot, Timestamp
 
 from edge_runtime.contract.rollout import FIELD
-from sync_server.db import try_lock_for_transaction
+from sync_server.db import lock_for_transaction, try_lock_for_transaction
 from sync_server.errors import RequestError
 from sync_server.repository import metadata
 from sync_server.repository.online_key import signer_for
@@ -90,6 +90,25 @@ def sign_timestamp(session: Session, key: ec.EllipticCurvePrivateKey, now: datet
             advice="Limit rollouts to fewer cohorts, or use fewer channels.",
         )  # fmt: skip
     metadata.store(session, "timestamp", timestamp.version, body, now)
+
+
+def sign_anew(session: Session, key: ec.EllipticCurvePrivateKey, now: datetime) -> bool:
+    """Sign snapshot and timestamp whether or not they are due.
+
+    After a database was restored its versions are older than what devices have seen. Versions count seconds, so what
+    is signed now is newer than anything that was signed before.
+
+    Returns:
+        Whether there was something to sign; nothing is before the first publish.
+
+    Raises:
+        TrustError: The online key is not the one in root.
+    """
+    lock_for_transaction(session, metadata.LOCK)
+    if metadata.latest(session, "timestamp") is None:
+        return False
+    sign_snapshot(session, key, now)
+    return True
 
 
 def sign_again_if_due(session: Session, key: ec.EllipticCurvePrivateKey, now: datetime) -> list[str]:

@@ -65,6 +65,29 @@ def _log_moment_bounds(x: Floats, wanted: Floats) -> Floats:
     return best
 
 
+def mean_bounds(values: Floats) -> Floats:
+    """Bound the p-values of "the mean is this far above 0 by chance", one figure a row.
+
+    The empirical Bernstein bound of Maurer and Pontil (COLT 2009, theorem 4), solved for its probability: for n
+    independent values in [-1, 1] of variance V, half the mean is above half the expectation by more than
+    sqrt(V log(2/p) / (2 n)) + 7 log(2/p) / (3 (n - 1)) with probability p at most.
+
+    Args:
+        values: [figures, devices], in [-1, 1], of devices that do not depend on each other; expected to be 0 at most.
+
+    Returns:
+        [figures], at most 1.
+    """
+    count = values.shape[1]
+    if count < 2:
+        return np.ones(len(values))
+    half_mean = np.maximum(values.mean(axis=1), 0.0) / 2
+    linear, root = 7 / (3 * (count - 1)), np.sqrt(values.var(axis=1, ddof=1) / (2 * count))
+    logs = ((np.sqrt(root**2 + 4 * linear * half_mean) - root) / (2 * linear)) ** 2
+    bounds: Floats = np.minimum(1.0, 2 * np.exp(-logs))
+    return bounds
+
+
 def binomial_tail(successes: int, trials: int, chance: float) -> float:
     """Return P(X >= successes) for X ~ Binomial(trials, chance), 0 < chance < 1; exact up to rounding."""
     if successes <= 0:

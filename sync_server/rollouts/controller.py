@@ -27,7 +27,7 @@ from sqlalchemy import and_, exists, or_, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from edge_runtime.contract.rollout import Rollout
+from edge_runtime.contract.rollout import BUCKETS, STATES, Rollout
 from edge_runtime.errors import StellaError
 from sync_server.access.audit import audit
 from sync_server.db import Database, is_away, lock_for_transaction, try_lock_for_transaction
@@ -38,7 +38,7 @@ from sync_server.rollouts.announcing import announce
 from sync_server.rollouts.figures import Scale, read_figures
 from sync_server.rollouts.findings import Finding
 from sync_server.rollouts.gates import judge
-from sync_server.rollouts.models import Channel, RolloutLook, RolloutRun
+from sync_server.rollouts.models import Channel, RolloutLook, RolloutRun, rollouts_by_channel
 from sync_server.rollouts.plan import Plan
 from sync_server.rollouts.reach import note_reach, note_silence
 from sync_server.rollouts.requests import MAX_NOTE_CHARACTERS, Advance, Pause, RollBack
@@ -80,6 +80,7 @@ def tend(database: Database, read_key: ReadKey, *, now: datetime) -> None:
         read_key: Returns the online key; read only when something is signed.
         now: The server's clock.
     """
+    _measure(database)
     for number in open_runs(database):
         try:
             _tend_one(database, read_key, number, now)
@@ -111,11 +112,11 @@ def _tend_one(database: Database, read_key: ReadKey, number: int, now: datetime)
                 end(run, "replaced", now)
                 return
             plan = plan_of(run)
-            _tick(run, plan, now, counts=rollout.state == "running" and run.outcome is None)
             note_reach(session, run, rollout, now)
             if plan is not None:
                 note_silence(session, run, rollout, plan.gates.silent.hours, now)
-        _measure(run.channel, rollout, run.stage)
+            _tick(run, plan, now, counts=rollout.state == "running" and run.outcome is None)
+        metrics.STAGE.labels(run.channel).set(run.stage)
         if plan is None or run.outcome is not None or rollout.state != "running" or not _is_look_due(run, plan):
             return
         look = _look(turn, run, rollout, plan, now)
@@ -239,11 +240,14 @@ def _note_trouble(database: Database, number: int, error: StellaError) -> None:
             announce(session, "rollout.stuck", run, {"why": error.message})
 
 
-def _measure(channel: str, rollout: Rollout, stage: int) -> None:
-    metrics.SHARE.labels(channel).set(rollout.share / 10_000)
-    metrics.STAGE.labels(channel).set(stage)
-    for state in ("running", "paused", "rolled_back"):
-        metrics.STATE.labels(channel, state).set(rollout.state == state)
+def _measure(database: Database) -> None:
+    """Set the gauges of every channel, whoever changed it last."""
+    with database.session() as session:
+        rollouts = rollouts_by_channel(session)
+    for channel, rollout in rollouts.items():
+        metrics.SHARE.labels(channel).set(rollout.share / BUCKETS)
+        for state in STATES:
+            metrics.STATE.labels(channel, state).set(rollout.state == state)
 
 
 def _count(channel: str, look: _Look) -> None:

@@ -21,6 +21,7 @@ from sync_server.rollouts.bounds import (
     Floats,
     binomial_tail,
     less_own_past,
+    mean_bounds,
     psi,
     randomisation_bounds,
 )
@@ -32,8 +33,6 @@ from sync_server.rollouts.spending import WEIGHTS
 _LEAST_PAST = 0.8
 # How much of a rise of the fleet's silence is taken for weather where there is no control.
 _SILENT_RISE, _MOST_TOLERATED = 1.5, 0.99
-# Windows that the index of one device's histogram needs, 20 a bin: of an hour's 60 windows, chance alone makes it 0.25.
-_LEAST_SCORED = 20 * BINS
 
 
 def judge(figures: Figures, plan: Plan, budget: float) -> list[Finding]:
@@ -126,8 +125,6 @@ def _against_own_week(
     better: Flags,
     margin: float,
     budget: float,
-    *,
-    training: float | None = None,
 ) -> Finding:
     """Let each treated device vote: worse than its own week by the margin, or not; half of them may be by chance."""
     long_enough = figures.before.windows >= np.maximum(plan.least_windows, _LEAST_PAST * figures.now.windows)
@@ -141,7 +138,6 @@ def _against_own_week(
         gate, "own_week", sides, treated=share, control=0.5, effect=share, limit=0.5,
         p=binomial_tail(votes, sides.inside, 0.5), budget=budget,
         says=f"{votes} of {sides.inside} devices are worse than their own week before by more than {margin:g}.",
-        training=training,
     )  # fmt: skip
 
 
@@ -151,47 +147,65 @@ def _scores(figures: Figures, plan: Plan, budget: float) -> Finding:
     now = _shares(figures.now.histogram, figures.now.windows[:, None], plan.least_windows)
     before = _shares(figures.before.histogram, figures.before.windows[:, None], plan.least_windows)
     sides = Sides(np.isfinite(now[:, 0]), figures.treated, plan.least_devices)
-    training = _training_index(now, figures)
     if not sides.has_control:
-        enough = (figures.now.windows >= _LEAST_SCORED)[:, None]
-        drift = psi(np.where(enough, now, np.nan), figures.training_now) - psi(before, figures.training_before)
-        worse, better = drift > settings.training_psi, drift <= settings.training_psi  # NaN: neither
-        margin = settings.training_psi
-        return _against_own_week("scores", figures, plan, worse, better, margin, budget, training=training)
+        return _scores_by_own_week(figures, plan, now, before, budget)
     if sides.inside < sides.least:
         return few("scores", "control", sides, settings.psi)
     groups = [now[sides.counted & group].mean(axis=0) for group in (figures.treated, ~figures.treated)]
     index = float(psi(groups[0], groups[1]))
-    edge, p = _clearest_edge(now[sides.counted], before[sides.counted], figures.treated[sides.counted])
+    # An index has no distribution of its own that would hold for few and unlike devices. But two histograms differ
+    # when, and only when, the share above some edge does, and for shares there is a bound.
+    past = np.sqrt(_above_edges(before[sides.counted]))
+    rests = [less_own_past(*pair) for pair in zip(np.sqrt(_above_edges(now[sides.counted])), past, strict=True)]
+    edge, p = _clearest(randomisation_bounds(_both_ways(np.array(rests)), figures.treated[sides.counted]))
+    known = sides.counted & figures.treated & np.isfinite(figures.training_now[:, 0])
     return finding(
         "scores", "control", sides, treated=index, control=None, effect=index, limit=settings.psi, p=p, budget=budget,
         says=f"Score distributions differ by a stability index of {index:.3f}, clearest at a score of {edge:g}.",
-        training=training,
+        training=_mean_index(now, figures.training_now, known) if known.any() else None,
     )  # fmt: skip
 
 
-def _training_index(now: Floats, figures: Figures) -> float | None:
-    """Return the index of the treated devices' mean histogram against that of their training, None without any."""
-    known = figures.treated & np.isfinite(now[:, 0]) & np.isfinite(figures.training_now[:, 0])
-    if not known.any():
-        return None
-    return float(psi(now[known].mean(axis=0), figures.training_now[known].mean(axis=0)))
+def _scores_by_own_week(figures: Figures, plan: Plan, now: Floats, before: Floats, budget: float) -> Finding:
+    """Compare the index against the training histogram with that of the week before, over the devices' mean histograms.
 
-
-def _clearest_edge(now: Floats, before: Floats, treated: Flags) -> tuple[float, float]:
-    """Return the edge at which the groups differ most clearly, and the bound over all edges and both directions.
-
-    An index has no distribution of its own that would hold for few and unlike devices. But two histograms differ when,
-    and only when, the share above some edge does, and for shares there is a bound; it is multiplied by the tests made.
+    The index of a single device is no vote: of few windows, or of windows in bursts, it is large by chance.
     """
-    rests = []
-    for place in range(1, BINS):
-        above = [np.sqrt(np.clip(shares[:, place:].sum(axis=1), 0, 1)) for shares in (now, before)]
-        rests.append(less_own_past(above[0], above[1]))
-    both = np.array([*rests, *(-rest for rest in rests)])
-    bounds = len(both) * randomisation_bounds(both, treated)
-    clearest = int(bounds.argmin())
-    return EDGES[1 + clearest % (BINS - 1)], min(1.0, float(bounds[clearest]))
+    limit = plan.gates.scores.training_psi
+    known = np.isfinite(figures.training_now[:, 0]) & np.isfinite(figures.training_before[:, 0])
+    counted = figures.treated & known & np.isfinite(now[:, 0]) & np.isfinite(before[:, 0])
+    sides = Sides(counted, figures.treated, plan.least_devices)
+    if sides.inside < sides.least:
+        return few("scores", "own_week", sides, limit)
+    index = _mean_index(now, figures.training_now, counted)
+    past = _mean_index(before, figures.training_before, counted)
+    edge, p = _clearest(mean_bounds(_both_ways(_above_edges(now[counted]) - _above_edges(before[counted]))))
+    return finding(
+        "scores", "own_week", sides, treated=index, control=past, effect=index - past, limit=limit, p=p, budget=budget,
+        says=f"Stability index against the training histogram: {index:.3f}, {past:.3f} in their own week before,"
+        f" clearest at a score of {edge:g}.",
+        training=index,
+    )  # fmt: skip
+
+
+def _mean_index(shares: Floats, training: Floats, counted: Flags) -> float:
+    return float(psi(shares[counted].mean(axis=0), training[counted].mean(axis=0)))
+
+
+def _above_edges(shares: Floats) -> Floats:
+    """Return [14, devices] the shares of windows above each inner edge."""
+    above: Floats = np.clip(np.cumsum(shares[:, ::-1], axis=1)[:, ::-1][:, 1:], 0, 1).T
+    return above
+
+
+def _both_ways(figures: Floats) -> Floats:
+    return np.concatenate((figures, -figures))
+
+
+def _clearest(bounds: Floats) -> tuple[float, float]:
+    """Return the edge with the smallest bound of both directions, and that bound times the number of tests made."""
+    place = int(bounds.argmin())
+    return EDGES[1 + place % (BINS - 1)], min(1.0, len(bounds) * float(bounds[place]))
 
 
 def _bound(figure: Floats, treated: Flags) -> float:

@@ -78,8 +78,8 @@ class Scores(_Strict, frozen=True):
     Attributes:
         on: Whether the gate is there.
         psi: A smaller population stability index between the groups never trips it.
-        training_psi: Where there is no control: by how much a device's own index against the training histogram must
-            have grown since its week before, to count.
+        training_psi: Where there is no control: a smaller growth of the index against the training histogram, since
+            the devices' own week before, never trips it.
     """
 
     on: bool = True

@@ -46,8 +46,8 @@ def note_reach(session: Session, run: RolloutRun, rollout: Rollout, now: datetim
     """Note once when 95 % of the reachable fleet ran the release; asked every ten minutes."""
     if run.reach_checked_at is not None and timedelta(0) <= now - run.reach_checked_at < _EVERY:
         return
-    run.reach_checked_at = now
     counts = count_reach(session, run.channel, rollout, now)
+    run.reach_checked_at = now
     metrics.OVERDUE.labels(run.channel).set(counts["overdue"])
     everybody = rollout.share == BUCKETS and rollout.cohorts is None
     if run.reach_at is None and everybody and counts["running"] >= REACHED_SHARE * max(counts["reachable"], 1):

@@ -28,6 +28,12 @@ def plan_of(run: RolloutRun) -> Plan | None:
     return None if run.plan is None else Plan.from_stored(run.plan)
 
 
+def has_plan(session: Session, rollout: Rollout, plan: Plan | None) -> bool:
+    """Say whether a rollout goes by this plan; none asked for is any."""
+    run = None if plan is None else find_run(session, rollout.id)
+    return plan is None or (run is not None and plan_of(run) == plan)
+
+
 def next_stage(run: RolloutRun, rollout: Rollout) -> int | None:
     """Return the number of the next stage that reaches somebody new, None after the last."""
     plan = plan_of(run)

@@ -46,7 +46,7 @@ from sync_server.rollouts.checks import (
 from sync_server.rollouts.models import ROLLOUT_IDS, Channel
 from sync_server.rollouts.plan import Plan, check_stages
 from sync_server.rollouts.requests import Advance, Change, Pause, Resume, RollBack, Share, Start, Widen
-from sync_server.rollouts.runs import advanced, record, stage_of
+from sync_server.rollouts.runs import advanced, has_plan, record, stage_of
 
 _ACTIONS: dict[type[Change], str] = {
     Start: "start", Share: "share", Widen: "widen", Pause: "pause", Resume: "resume", Advance: "advance",
@@ -166,7 +166,8 @@ def _started(session: Session, channel: str, before: Rollout | None, change: Sta
     check_share(change.share)
     if before is not None:
         same = (before.model, before.release, before.share, before.cohorts, before.state)
-        if same == (change.model, change.release, change.share, cohorts, "running"):
+        asked = (change.model, change.release, change.share, cohorts, "running")
+        if same == asked and has_plan(session, before, change.plan):
             return before
         _check_may_start(channel, before, change)
     elif session.scalar(select(func.count()).select_from(Channel)) == MAX_CHANNELS:

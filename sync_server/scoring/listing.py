@@ -114,18 +114,19 @@ class Listing:
         """Return the release that a device decides to run, as the device itself would."""
         return decide(self.rollout(channel), device_id, cohort, active)
 
-    def choose(self, channel: str, release: int | None, cohort: str | None) -> Choice:
+    def choose(self, channel: str, release: int | None, cohort: str | None, *, model: str | None = None) -> Choice:
         """Return the bundle of a release for a cohort: its own, else the default one.
 
         Args:
             channel: The channel.
             release: The release number, None when the rollout gives none.
             cohort: The cohort, None for the default bundle.
+            model: The model that a device was enrolled for, which it would refuse to exchange; None: the channel's.
 
         Raises:
             RequestError: 404 no such channel, 409 with a device's own reason when nothing may run.
         """
-        model = self.rollout(channel).model
+        model = model or self.rollout(channel).model
         if release is None:
             raise RequestError(
                 409, "no_release", f"The rollout of channel {channel} has no release here: it says to keep what is"

@@ -36,19 +36,23 @@ def _check_warm() -> None:
 
 @blueprint.post(f"{routes.ANOMALIES}/score")
 @require_token("dev", "ops", session=True)
-@describe("scoring", body=ScoreRequest, answers={200: Object}, problems=(404, 409))
+@describe("scoring", body=ScoreRequest, answers={200: Object}, problems=(404, 409, 429))
 def score() -> Response:
     """Score windows, or windows cut from readings, with the release that the channel's rollout gives."""
     worker = current_worker()
     worker.check_on()
     asked: ScoreRequest = read_json(ScoreRequest, most_bytes=MAX_BODY_BYTES)
+    actor = current_actor()
     with session_scope() as session:
         listing, challengers = worker.listings.now(session)
-        choice = service.choose(listing, session, current_actor(), asked)
+        choice = service.choose(listing, session, actor, asked)
     model = worker.models.get(choice)
-    cut, judged, parts = service.score(model, asked)
+    cut = service.windows_of(model, asked)
+    if actor.subject is not None:
+        worker.quota.spend(actor.subject, len(cut.observed_at_ms))
+    judged, parts = service.score(model, asked, cut)
     setting = service.setting_of(choice, asked, challengers)
     if judged.rows and worker.is_sampled(setting):
         challenger = service.challenging(listing, choice, setting)
-        worker.recorder.offer(service.job_of(asked, choice, challenger, model, cut, judged, current_actor()))
+        worker.recorder.offer(service.job_of(asked, choice, challenger, model, cut, judged, actor))
     return json_response(service.answer(choice, model, cut, judged, parts))

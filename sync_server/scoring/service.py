@@ -4,7 +4,8 @@ Example::
 
     choice = choose(listing, session, actor, asked)
     model = worker.models.get(choice)
-    body = answer(choice, model, *score(model, asked))
+    cut = windows_of(model, asked)
+    body = answer(choice, model, cut, *score(model, asked, cut))
 """
 
 from __future__ import annotations
@@ -78,25 +79,35 @@ def _for_device(listing: Listing, device: Device, asked: ScoreRequest) -> Choice
 
 def _decided(listing: Listing, channel: str, device: Device, cohort: str | None) -> Choice:
     cohort = device.cohort if cohort is None else cohort
-    return listing.choose(channel, listing.release_for(channel, device.id, cohort, device.active_release), cohort)
+    release = listing.release_for(channel, device.id, cohort, device.active_release)
+    return listing.choose(channel, release, cohort, model=device.model)
 
 
-def score(model: LoadedModel, asked: ScoreRequest) -> tuple[Cut, Judged, dict[int, list[list[Any]]]]:
+def windows_of(model: LoadedModel, asked: ScoreRequest) -> Cut:
+    """Return the windows that a request asks to be scored.
+
+    Raises:
+        RequestError: 422 for windows or readings that cannot be used.
+    """
+    from sync_server.scoring.cutting import cut
+
+    return cut(asked, model.manifest)
+
+
+def score(model: LoadedModel, asked: ScoreRequest, windows: Cut) -> tuple[Judged, dict[int, list[list[Any]]]]:
     """Score a request's windows with one model.
 
     Returns:
-        The windows, the verdicts, and the contributions of anomalous ones by window.
+        The verdicts, and the contributions of anomalous windows by number.
 
     Raises:
-        RequestError: 422 for windows or readings that cannot be used, 503 when the model fails.
+        RequestError: 503, the model fails.
     """
-    from sync_server.scoring.cutting import cut
     from sync_server.scoring.inference import contributions, judge
 
-    windows = cut(asked, model.manifest)
     try:
         judged = judge(model, windows)
-        return windows, judged, contributions(model, windows, judged) if asked.explain else {}
+        return judged, contributions(model, windows, judged) if asked.explain else {}
     except ScoringError as error:
         raise RequestError(
             503, "model_failed", f"Release {model.manifest.release_number} failed on these windows: {error.message}",

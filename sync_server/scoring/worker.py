@@ -20,6 +20,7 @@ from sync_server.db import Database
 from sync_server.errors import RequestError
 from sync_server.scoring.cache import ModelCache
 from sync_server.scoring.listing import Challenger, Choice, Listing, Listings, needed
+from sync_server.scoring.quota import DeviceQuota
 
 if TYPE_CHECKING:
     from sync_server.scoring.loading import LoadedModel
@@ -44,18 +45,21 @@ class ScoringWorker:
     Attributes:
         listings: What the signed metadata says now.
         models: The loaded models.
+        quota: What devices may still have scored.
         warmth: ``off``, ``warming`` or ``warm``: whether the models of all channels were loaded once.
     """
 
     def __init__(self, config: ServerConfig, database: Database, blobs: Blobs) -> None:
         self.listings = Listings()
         self.models = ModelCache(self._load, most_models=max(1, config.scoring_models))
+        self.quota = DeviceQuota(config.scoring_windows_per_minute)
         self.warmth = "off"
         self._most_models = config.scoring_models
         self._database = database
         self._blobs = blobs
         self._lock = threading.Lock()
         self._recorder: Recorder | None = None
+        self._warmed_for: tuple[str, dict[str, Challenger]] | None = None
         # Which requests are sampled is no secret.
         self._chance = random.Random()  # noqa: S311
 
@@ -85,12 +89,16 @@ class ScoringWorker:
             return self._recorder
 
     def warm_up(self) -> int:
-        """Load the models that the channels need now, as many as are kept; returns how many are ready.
+        """Load the models that the channels need now, as many as are kept; returns how many it has made sure of.
 
-        A bundle that cannot be used is logged and leaves the others alone.
+        Once for each change of the repository or of the challengers: where more models are in use than are kept,
+        requests choose which stay. A bundle that cannot be used is logged and leaves the others alone.
         """
         with self._database.session() as session:
             listing, challengers = self.listings.now(session)
+        if self._warmed_for == (listing.digest, challengers):
+            return 0
+        self._warmed_for = (listing.digest, challengers)
         ready = 0
         for choice in [*needed(listing), *_challenging(listing, challengers)][: self._most_models]:
             try:

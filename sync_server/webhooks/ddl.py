@@ -1,4 +1,4 @@
-"""Tables of the webhooks room, as plain SQL that migration 0007 runs as the owner. ``models`` maps them."""
+"""Tables of the webhooks room, as plain SQL that a migration runs as the owner. ``models`` maps them."""
 
 from __future__ import annotations
 

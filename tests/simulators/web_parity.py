@@ -38,8 +38,9 @@ def write_small_cases(folder: Path) -> None:
         chosen = replace(spec, detector=detector)
         (model, *_) = build_models(chosen).models
         bundles = write_cases(folder, chosen, model, detector.kind, most=600)
-        run = scored_run(bundles[0], folder / "fleet" / detector.kind)
-        (folder / f"{detector.kind}-run.json").write_text(json.dumps({"digest": bundles[0].digest, "steps": run}))
+        run = scored_run(bundles[:2], folder / "fleet" / detector.kind)
+        used = [{"digest": bundle.digest, "precision": bundle.manifest.precision} for bundle in bundles[:2]]
+        (folder / f"{detector.kind}-run.json").write_text(json.dumps({"bundles": used, "steps": run}))
 
 
 def write_cases(folder: Path, spec: ModelSpec, model: BuiltModel, name: str, *, most: int) -> list[Bundle]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,35 +18,40 @@ from edge_runtime.readings import ReadingGroup, ReadingParser
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
+# The group from which on the second bundle scores; the one before ends in a fault.
+SECOND_FROM = 3
 START_MS = 1_700_000_000_000 // HOUR_MS * HOUR_MS
 
 
-def scored_run(bundle: Bundle, folder: Path) -> list[dict[str, Any]]:
+def scored_run(bundles: Sequence[Bundle], folder: Path) -> list[dict[str, Any]]:
     """Return groups of readings with the clock they came at, Python's verdicts, and in the end the records stored.
 
     Args:
-        bundle: A bundle of the charging fleet, with hourly windows.
+        bundles: Two bundles of the charging fleet, with hourly windows; the second takes over in the midst of a fault.
         folder: Where the device's database may lie.
     """
     folder.mkdir()
-    active = ActiveBundle(bundle.digest, bundle.manifest, bundle.files)
-    clock = [START_MS]
     steps: list[dict[str, Any]] = []
-    parser = ReadingParser([signal.name for signal in bundle.manifest.signals])
+    clock = [START_MS]
+    parser = ReadingParser([signal.name for signal in bundles[0].manifest.signals])
     with EdgeDatabase(folder / "edge.db") as database:
-        scorer = ReadingScorer(database, active, clock_ms=lambda: clock[0])
-        for at_ms, readings in _groups():
+        scorers = [
+            ReadingScorer(database, ActiveBundle(b.digest, b.manifest, b.files), clock_ms=lambda: clock[0])
+            for b in bundles
+        ]
+        for number, (at_ms, readings) in enumerate(_groups()):
             clock[0] = at_ms
+            which = int(number >= SECOND_FROM)
             group = ReadingGroup.of([parser.row(reading) for reading in readings], parser.width)
-            verdicts = [verdict.to_dict() for verdict in scorer.score(group)]
-            steps.append({"clock_ms": at_ms, "readings": readings, "verdicts": verdicts})
+            verdicts = [verdict.to_dict() for verdict in scorers[which].score(group)]
+            steps.append({"clock_ms": at_ms, "bundle": which, "readings": readings, "verdicts": verdicts})
         records = [{"table": record.table, "record": record.to_dict()} for record in Outbox(database).lease().records]
     return [*steps, {"records": records}]
 
 
 def _groups() -> Iterator[tuple[int, list[dict[str, Any]]]]:
     rng = np.random.default_rng(4)
-    for start, hours in ((0, 30), (20, 20), (48, 60), (130, 6)):
+    for start, hours in ((0, 30), (20, 20), (48, 20), (58, 40), (130, 6)):
         first = START_MS + start * HOUR_MS
         rows = [_reading(first + step * HOUR_MS // 2, fault=50 < start + step < 80, rng=rng) for step in range(hours)]
         yield first + hours * HOUR_MS, [*rows, rows[1]]

@@ -108,6 +108,14 @@ def test_any_order_of_batches_and_retries_ends_at_the_same(
     columns = "started_at_ms, last_observed_ms, listed_at_ms, ended_at_ms, windows, records, peak_score, signals, stale"
     statement = f"SELECT {columns} FROM incidents WHERE device_id = :id ORDER BY started_at_ms"
     assert rows(database, statement, id=mixed.id) == rows(database, statement, id=straight.id)
+    rolled, counted = (
+        rows(database, f"SELECT CAST(sum(windows) AS bigint) AS n FROM {table}")
+        for table in ("hourly_rollups", "summaries")
+    )
+    assert rolled == counted
+    assert rows(database, "SELECT CAST(sum(incidents) AS bigint) AS n FROM hourly_rollups") == rows(
+        database, "SELECT count(*) AS n FROM incidents"
+    )
 
 
 @pytest.mark.parametrize("table", ["streams", "anomalies", "summaries", "incidents", "hourly_rollup_shards", "devices"])

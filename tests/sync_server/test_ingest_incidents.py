@@ -150,3 +150,21 @@ def test_folding_shards_while_batches_come_loses_nothing(app: Flask, database: D
     over.set()
     folder.join()
     assert [row["windows"] for row in rows(database, SUMMED)] == [90] * 5
+
+
+def test_a_server_of_before_adds_to_the_same_roll_up(device: ServerDevice, database: Database) -> None:
+    """While servers are replaced one by one, an old one writes to the parent table as it always did."""
+    device.send([summary(1, windows=5)])
+    columns = "windows, anomalous, incidents, warming_up, late, cells, missing"
+    old = text(f"""
+        INSERT INTO hourly_rollups ({KEY}, {columns}, histogram)
+        VALUES (:hour, 'hour', 'north', 'engine', 0, 1, 1, 0, 0, 0, 5, 0, ARRAY[0,0,0,0,0,0,0,0,0,0,0,0,0,0,1])
+        ON CONFLICT ({KEY}) DO UPDATE SET windows = hourly_rollups.windows + excluded.windows
+    """)
+    with database.session() as session:
+        session.execute(old, {"hour": NOON})
+        session.execute(old, {"hour": NOON})
+    assert [row["windows"] for row in rows(database, SUMMED)] == [7]
+    with database.session() as session:
+        fold_shards(session, now=utc_now())
+    assert [row["windows"] for row in rows(database, "SELECT windows FROM ONLY hourly_rollups")] == [7]

@@ -29,6 +29,7 @@ from sync_server.db import Database
 from sync_server.ingest import service
 from sync_server.ingest.gate import RETRY_AFTER_SECONDS, Gate
 
+JSON = {"Content-Type": "application/json"}
 MOMENT = datetime.fromisoformat("2026-03-01T10:20:30+00:00")
 
 
@@ -90,11 +91,57 @@ def test_a_batch_too_many_is_sent_away_while_the_rest_is_served(
 
 def test_a_place_is_free_again_after_an_upload_that_was_refused(one_place: Flask, device: ServerDevice) -> None:
     for _ in range(3):
-        answer = device.client.post(
-            "/api/results", data=b"{}", headers=device.headers(**{"Content-Type": "application/json"})
-        )
+        answer = device.client.post("/api/results", data=b"{}", headers=device.headers(**JSON))
         assert answer.json["code"] == "bad_batch"
     assert device.send([anomaly(1)]).stored == 1
+
+
+class SlowBody:
+    """A body of which nothing comes until ``go``, as from a phone that walks into a lift."""
+
+    def __init__(self) -> None:
+        self.asked, self.go = threading.Event(), threading.Event()
+
+    def read(self, _size: int = -1) -> bytes:
+        self.asked.set()
+        assert self.go.wait(30)
+        return b""
+
+
+def test_a_slow_client_takes_no_place(one_place: Flask, device: ServerDevice) -> None:
+    body, statuses = SlowBody(), list[int]()
+
+    def send() -> None:
+        answer = one_place.test_client().post(
+            "/api/results",
+            environ_overrides={"wsgi.input": body, "CONTENT_LENGTH": "1000"},
+            headers=device.headers(**JSON),
+        )
+        statuses.append(answer.status_code)
+
+    slow = threading.Thread(target=send)
+    slow.start()
+    assert body.asked.wait(30)
+    assert device.send([anomaly(1)]).stored == 1
+    body.go.set()
+    slow.join()
+    assert statuses == [400], "what was cut short is refused"
+    assert device.send([anomaly(2)]).stored == 1
+
+
+def test_what_came_is_counted_by_outcome(device: ServerDevice) -> None:
+    def now() -> dict[str, float]:
+        outcomes = ("stored", "repeated", "refused")
+        return {outcome: counted("ingest_records_total", outcome=outcome) for outcome in outcomes} | {
+            "batches": counted("ingest_batches_total"),
+            "decoded": counted("ingest_phase_seconds_count", phase="decode"),
+        }
+
+    before = now()
+    device.send([anomaly(1), anomaly(2, NOON + 1)])
+    device.send([anomaly(1), anomaly(2, NOON + 2), anomaly(3, NOON + 3)])
+    counts = {name: value - before[name] for name, value in now().items()}
+    assert counts == {"stored": 3, "repeated": 1, "refused": 1, "batches": 2, "decoded": 2}
 
 
 def test_a_device_has_so_many_records_a_minute(server_config: ServerConfig, database: Database, clock: Clock) -> None:

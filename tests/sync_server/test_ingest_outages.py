@@ -9,7 +9,7 @@ from pathlib import Path
 
 from flask import Flask
 from simulators.result_tables import failing, rows, stored
-from simulators.server_devices import ServerDevice, anomaly, enrolment_token, summary
+from simulators.server_devices import NOON, ServerDevice, anomaly, enrolment_token, summary
 from sqlalchemy import text
 from werkzeug.test import TestResponse
 
@@ -84,6 +84,18 @@ def test_a_database_that_dies_in_the_middle_of_a_batch_loses_and_doubles_nothing
         ]
         holder.close()
         database.dispose()
+
+
+def test_connections_that_the_database_closed_fail_no_request(device: ServerDevice, database: Database) -> None:
+    held = [database.engine.connect() for _ in range(4)]
+    for connection in held:
+        connection.execute(text("SELECT 1"))
+        connection.close()
+    ended = "SELECT count(pg_terminate_backend(pid)) AS n FROM pg_stat_activity"
+    assert rows(database, f"{ended} WHERE usename = current_user AND pid <> pg_backend_pid()")[0]["n"] >= 3
+    for number in range(1, 7):
+        assert device.send([anomaly(number, NOON + number)]).stored == 1
+        assert rows(database, "SELECT count(*) AS n FROM anomalies") == [{"n": number}]
 
 
 def wait_for_lock(postgres: EmbeddedPostgres) -> None:

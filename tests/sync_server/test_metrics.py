@@ -82,6 +82,15 @@ def test_requests_count_by_route(client: FlaskClient, auth: Callable[..., dict[s
     assert answer.headers["Cache-Control"] == "no-store"
 
 
+def test_guessing_shows(client: FlaskClient, auth: Callable[..., dict[str, str]]) -> None:
+    viewer = auth("view")
+    name = "access_refusals_total"
+    before = samples(client.get("/metrics", headers=viewer).text, name).get(("token_unknown",), 0)
+    for letter in "abc":
+        client.get("/api/anomalies", headers={"Authorization": f"Bearer st_ops_{letter * 43}"})
+    assert samples(client.get("/metrics", headers=viewer).text, name)["token_unknown",] == before + 3
+
+
 def test_the_fleet_in_figures(
     client: FlaskClient, app: Flask, auth: Callable[..., dict[str, str]], database: Database, owner_database: Database
 ) -> None:

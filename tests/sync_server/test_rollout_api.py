@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +13,13 @@ from flask.testing import FlaskClient
 from simulators.bundles import SmallBundle
 from simulators.release_engineer import ReleaseEngineer, multipart
 from simulators.server_devices import ServerDevice, enrolment_token
+from werkzeug.serving import make_server
 
+from exporter.cli import run_command
+from exporter.rollout_plan import read_plan
 from sync_server.db import Database
 from sync_server.repository.online_key import load_or_create, public_pem
+from sync_server.rollouts.plan import Plan
 
 Put = Callable[..., Any]
 URL = "/api/channels/stable"
@@ -50,6 +56,8 @@ def test_an_empty_plan_is_a_whole_one(put: Put, shown: Callable[[], Any]) -> Non
     assert told["steps"][0]["note"] == "the first"
     assert told["looks"] == []
     assert start(put, {}).json == answer.json, "asked again: the answer was lost"
+    other = start(put, {"look_minutes": 30})
+    assert (other.status_code, other.json["code"]) == (409, "rollout_open"), "another plan is another question"
 
 
 @pytest.mark.parametrize(
@@ -88,6 +96,12 @@ def test_plans_that_make_no_sense_change_nothing(plan: Any, code: str, put: Put,
     assert answer.status_code == (409 if code == "rollout_too_large" else 422), answer.json
     assert answer.json["code"] == code
     assert client.get("/repository/metadata/timestamp.json").json["signed"]["rollouts"] == {}
+
+
+def test_the_documented_plan_is_the_default_one(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "rollouts.md").read_text("utf-8")
+    (tmp_path / "plan.toml").write_text(page.split("```toml\n")[1].split("```")[0])
+    assert Plan.from_stored(read_plan(tmp_path / "plan.toml")) == Plan()
 
 
 def test_later_stages_must_fit_into_the_timestamp_as_well(put: Put) -> None:
@@ -144,3 +158,37 @@ def test_overdue_devices_and_their_reasons(
     assert {device["id"] for device in told["overdue_devices"]} == {refuses.id, silent.id}
     assert all(device["since"] == shown()["steps"][0]["at"] for device in told["overdue_devices"])
     assert told["publish_to_95_seconds"] is None
+
+
+def test_the_exporter_and_the_server_understand_each_other(
+    put: Put, app: Flask, make_token: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put("start", model="pumps", release=1, share=10_000)
+    (tmp_path / "token").write_text(make_token("pub"))
+    (tmp_path / "plan.toml").write_text('on_trip = "roll_back"\n[[stages]]\nshare = "2%"\nhours = 1.5\n')
+    httpd = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+
+    def run(*arguments: str) -> tuple[int, str]:
+        server = ["--server", f"http://127.0.0.1:{httpd.server_port}", "--token-file", str(tmp_path / "token")]
+        code = run_command(["rollout", "stable", *arguments, *server])
+        captured = capsys.readouterr()
+        return code, captured.out + captured.err
+
+    try:
+        started = run("--model", "pumps", "--release", "2", "--plan", str(tmp_path / "plan.toml"), "--note", "why not")
+        assert started == (0, "Channel stable: pumps release 2, 2 % of devices, running, release 1 before.\n")
+        code, text = run("--progress")
+        assert code == 0
+        assert "stage 1 of 1" in text
+        assert "waits for the first look of this stage" in text
+        code, text = run("--advance")
+        assert (code, "last stage" in text) == (5, True)
+        (tmp_path / "plan.toml").write_text("look_minuets = 5")
+        code, text = run("--model", "pumps", "--release", "2", "--plan", str(tmp_path / "plan.toml"))
+        assert (code, "look_minuets" in text) == (5, True)
+    finally:
+        httpd.shutdown()
+        thread.join()
+        httpd.server_close()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from benchmarks.rollout_fleet import Nature
 from benchmarks.rollout_trial import try_out
-from sync_server.rollouts.bounds import binomial_tail, less_own_past, psi, randomisation_bounds
+from sync_server.rollouts.bounds import binomial_tail, less_own_past, mean_bounds, psi, randomisation_bounds
 from sync_server.rollouts.findings import Counted, Figures, Finding
 from sync_server.rollouts.gates import judge
 from sync_server.rollouts.plan import GateSettings, Plan, Silent, Stage
@@ -84,6 +84,17 @@ def test_what_all_devices_share_falls_away() -> None:
     before = np.array([1.0, 2.0, 3.0, np.nan, np.nan])
     rest = less_own_past(np.array([12.0, 14.0, 16.0, 5.0, 9.0]), before)
     assert rest == pytest.approx([0, 0, 0, -2, 2])
+
+
+def test_the_bound_on_a_mean_holds_and_is_used_up() -> None:
+    """Of rare large values, the hardest case for a bound on means, and of plain ones."""
+    rng = np.random.default_rng(2)
+    for values in (np.where(rng.random((20_000, 100)) < 0.02, 0.98, -0.02), rng.uniform(-1, 1, (20_000, 100))):
+        bounds = mean_bounds(values)
+        for level in (0.5, 0.1, 0.01):
+            assert (bounds <= level).mean() <= level
+    assert mean_bounds(np.full((1, 400), 0.3))[0] < 1e-10
+    assert mean_bounds(np.full((1, 1), 0.9))[0] == 1.0
 
 
 # --- what may be spent ---
@@ -232,6 +243,19 @@ def test_of_two_hundred_identical_releases_at_most_two_trip() -> None:
     """The whole way of gates and budgets on fleets of unlike devices."""
     trials = [try_out(seed, FAST, Nature(devices=400)) for seed in range(200)]
     assert sum(bool(trial.tripped) for trial in trials) <= 2
+
+
+@pytest.mark.parametrize(
+    "nature",
+    [
+        Nature(devices=400, unlike=1.5, burst=40, device_day=0.6, fleet_day=0.3, quiet=0.6),
+        Nature(devices=400, anomalous=0.0005, burst=5),
+        Nature(devices=400, anomalous=0.2, burst=100),
+    ],
+    ids=["wild", "rare", "bursts"],
+)
+def test_no_kind_of_fleet_is_stopped_for_what_it_is(nature: Nature) -> None:
+    assert [seed for seed in range(5000, 5025) if try_out(seed, FAST, nature).tripped] == []
 
 
 def test_of_twenty_bad_releases_all_trip() -> None:

@@ -286,7 +286,9 @@ def test_hooks_and_metrics_are_told(tell: Tell) -> None:
     story.release = Release(slower=3.0)
     story.start(Plan(stages=(Stage(2000, 480), Stage(10_000, 480)), look_minutes=240))
     story.run(hours=4)
+    story.turn()
     assert trips() == before + 1
+    assert REGISTRY.get_sample_value("stella_rollout_state", {"channel": CHANNEL, "state": "paused"}) == 1
     assert REGISTRY.get_sample_value("stella_rollout_share", {"channel": CHANNEL}) == 0.2
     with story.database.session() as session:
         events = session.scalars(select(WebhookDelivery)).all()
@@ -408,7 +410,7 @@ def test_a_key_that_is_not_in_root_changes_nothing_and_says_so(tell: Tell) -> No
     assert (story.signed().share, seen(story)["run"]["trouble"]) == (10_000, None)
 
 
-def test_a_key_that_cannot_be_read_holds_up_no_other_channel(tell: Tell, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_key_that_cannot_be_read_is_told_and_tried_again(tell: Tell, caplog: pytest.LogCaptureFixture) -> None:
     story = tell()
     story.run(hours=4)
     story.live()
@@ -419,6 +421,8 @@ def test_a_key_that_cannot_be_read_holds_up_no_other_channel(tell: Tell, caplog:
     tend(story.database, missing, now=story.now)
     assert story.signed().share == 2000
     assert "stays as it is" in caplog.text
+    story.turn()
+    assert story.signed().share == 10_000
 
 
 def test_a_release_below_the_floor_is_not_spread(tell: Tell, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from edge_runtime.contract.rollout import Rollout, is_in
 from edge_runtime.explanation import Explainer
 from edge_runtime.scoring import Scorer
 from sync_server.db import Database
+from sync_server.scoring.quota import DeviceQuota
 from sync_server.scoring.worker import current_worker, start_warming
 
 Auth = Callable[..., dict[str, str]]
@@ -221,6 +222,36 @@ def test_a_device_may_use_no_other_channel_or_release(channel: ScoredChannel, da
         assert (answer.status_code, answer.json["code"]) == (403, "not_yours"), body
 
 
+def test_a_device_of_another_model_is_refused_as_it_would_refuse(channel: ScoredChannel, database: Database) -> None:
+    token = enrolment_token(database, model="engines", channel="stable")
+    stranger = ServerDevice.enrol(channel.client, token)
+    answer = channel.score(headers=stranger.headers(), windows=[window(1)])
+    assert (answer.status_code, answer.json["code"]) == (409, "wrong_model")
+
+
+def test_a_device_that_loops_is_sent_away_for_the_rest_of_the_minute(
+    channel: ScoredChannel, database: Database, app: Flask
+) -> None:
+    now = [1_700_000_000.0 - 1_700_000_000 % 60 + 20]
+    app.extensions["scoring"].quota = DeviceQuota(10, clock=lambda: now[0])
+    one, two = device(channel, database), device(channel, database)
+
+    def ask(who: ServerDevice, **body: Any) -> int:
+        answer = channel.score(headers=who.headers(), **body)
+        if answer.status_code == 429:
+            assert (answer.json["code"], answer.headers["Retry-After"]) == ("quota_exceeded", "40")
+        return answer.status_code
+
+    assert ask(one, windows=[window(1)] * 8) == 200
+    assert ask(one, windows=[window(1)] * 3) == 429
+    assert ask(one, readings=readings([1.0] * 5), last=2) == 200
+    assert ask(one, readings=readings([1.0] * 5)) == 429
+    assert ask(two, windows=[window(1)] * 10) == 200
+    assert channel.score(channel="stable", windows=[window(1)] * 20).status_code == 200, "operators are not counted"
+    now[0] += 40
+    assert ask(one, windows=[window(1)] * 10) == 200
+
+
 def test_a_rollout_that_says_keep_what_you_have_scores_nothing(app: Flask, auth: Auth, database: Database) -> None:
     made = ScoredChannel(app, auth)
     assert made.score(channel="stable", windows=[window(1)]).json["code"] == "no_repository"
@@ -268,6 +299,7 @@ def test_a_worker_loads_its_models_before_anybody_asks(channel: ScoredChannel, a
     assert worker.warm_up() == 1
     channel.start(2, share=100)
     assert worker.warm_up() == 3, "both bundles of the new release, and the one that most devices still run"
+    assert worker.warm_up() == 0, "nothing has changed"
     assert set(worker.models.loaded()) == {built.digest for built in channel.bundles.values()}
     stop = start_warming(app)
     assert stop is not None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,12 +21,15 @@ from simulators.server_devices import ServerDevice, enrolment_token
 from sqlalchemy import func, select, update
 
 from edge_runtime.contract.window import WindowRule
+from exporter.cli import run_command
 from sync_server.access.models import AuditEntry
+from sync_server.app_state import get_online_key
 from sync_server.db import Database, utc_now
 from sync_server.scoring import keeping, recording
 from sync_server.scoring.models import ScoredWindow
 from sync_server.scoring.recording import Recorder
 from sync_server.scoring.worker import ScoringWorker
+from sync_server.upkeep import run_once
 
 Auth = Callable[..., dict[str, str]]
 URL = "/api/channels/stable"
@@ -290,3 +295,36 @@ def test_what_is_kept_is_bounded_in_time_and_number(
 
     assert [left(most) for most in (100, 25, 24, 10)] == [25, 25, 24, 10]
     assert min(row.id for row in kept(database)) == 21
+
+
+def test_upkeep_sweeps_by_the_settings(
+    channel: ScoredChannel, worker: ScoringWorker, database: Database, app: Flask
+) -> None:
+    set_challenger(channel, None)
+    channel.score(channel="stable", windows=[window(1.0)] * 9)
+    worker.recorder.wait()
+    config = app.extensions["config"]
+    for most, left in ((9, 9), (4, 4)):
+        with app.app_context():
+            run_once(database, get_online_key, dataclasses.replace(config, scoring_keep_windows=most))
+        assert len(kept(database)) == left
+
+
+def test_the_exporter_replays_the_file(
+    channel: ScoredChannel, worker: ScoringWorker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_challenger(channel, None)
+    channel.score(channel="stable", windows=[window(n / 100) for n in range(200)])
+    channel.score(channel="stable", readings=readings([1.0, 2.0, None, 4.0]), last=4)
+    worker.recorder.wait()
+    file = tmp_path / "windows.ndjson"
+    file.write_bytes(channel.client.get(f"{URL}/windows", headers=channel.publisher).data)
+    for release in (1, 40):
+        (tmp_path / f"{release}.bundle").write_bytes(channel.bundles[release, None].data)
+    arguments = ["replay", str(tmp_path / "40.bundle"), str(file), "--against", str(tmp_path / "1.bundle"), "--json"]
+    assert run_command(arguments) == 0
+    found = json.loads(capsys.readouterr().out)
+    # The newest 32 windows of the first request, from 1.68 on; of the readings' windows, which score .76, .76 and 1.76,
+    # release 40 flags the first two as well.
+    total = found["total"]
+    assert (total["windows"], total["flagged_current"], total["newly_flagged"]) == (35, 33, 2)

@@ -15,7 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
+from simulators.bundles import SmallBundle
+from simulators.release_engineer import ReleaseEngineer, multipart
 from simulators.server_process import run, serving
 from simulators.webhook_receiver import Receiver, receiving
 from sqlalchemy import select
@@ -24,6 +27,7 @@ from sqlalchemy.orm import Session
 from edge_runtime.errors import InputError, StorageError
 from sync_server.access.models import AuditEntry
 from sync_server.db import Database, utc_now
+from sync_server.repository.online_key import load_or_create, public_pem
 from sync_server.webhooks import delivery, service
 from sync_server.webhooks.models import Webhook, WebhookDelivery
 from sync_server.webhooks.secret import load_or_create_key, secret_of, secret_text, signed_headers
@@ -416,3 +420,18 @@ def test_a_real_server_tells(receiver: Receiver, tmp_path: Path) -> None:
         assert "There is no webhook 1" in run("webhook", "revoke", "1", *data, code=3)[1]
         refused = run("webhook", "create", "http://example.org", "--name", "x", *data, code=3)[1]
         assert "is not https" in refused
+
+
+def test_what_the_server_tells_of(
+    app: Flask,
+    client: FlaskClient,
+    auth: Callable[..., dict[str, str]],
+    database: Database,
+    make_hook: Callable[..., int],
+) -> None:
+    make_hook()
+    engineer = ReleaseEngineer(public_pem(load_or_create(app.extensions["config"].online_key_path)))
+    parts = multipart({**engineer.sign_root(), **engineer.sign_targets(SmallBundle().build())})
+    assert client.post("/api/publish", data=parts, headers=auth("pub")).status_code == 201
+    told = [json.loads(row.body) for row in queue(database)]
+    assert [(event["type"], event["data"]["subject"]) for event in told] == [("repository.published", "targets:1")]

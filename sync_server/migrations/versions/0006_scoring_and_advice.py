@@ -8,7 +8,7 @@ from sync_server.advice import ddl as advice
 from sync_server.scoring import ddl as scoring
 
 revision = "0006"
-down_revision = "0004"
+down_revision = "0005"
 
 
 def upgrade() -> None:

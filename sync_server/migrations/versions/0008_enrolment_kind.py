@@ -7,7 +7,7 @@ from alembic import op
 from sync_server.devices.ddl import ENROLMENT_KIND
 
 revision = "0008"
-down_revision = "0005"
+down_revision = "0007"
 
 
 def upgrade() -> None:

@@ -1,5 +1,6 @@
 /** One model of a parity folder scored here, and how far that is from what Python said. */
 import { float32s, type Bytes } from "../../../src/device/contract/bytes.ts";
+import type { Contribution } from "../../../src/device/contract/result.ts";
 import { readManifest } from "../../../src/device/contract/manifest.ts";
 import { Explainer } from "../../../src/device/scoring/explanation.ts";
 import type { ScoringRuntime } from "../../../src/device/scoring/scorer.ts";
@@ -47,7 +48,7 @@ export async function compare(file: (name: string) => Bytes, runtime: ScoringRun
   for (const [row, expected] of Object.entries(explained)) {
     const at = Number(row);
     const own = await explainer.contributions(data.slice(at * size, (at + 1) * size), found.rawScore[at]!);
-    if (own.map(([name]) => name).join() !== expected.map(([name]) => name).join()) otherNames += 1;
+    if (namesOf(own) !== namesOf(expected)) otherNames += 1;
     const byName = new Map(own);
     for (const [name, value] of expected) {
       contributionDifference = Math.max(contributionDifference, Math.abs((byName.get(name) ?? 0) - value));
@@ -64,6 +65,11 @@ export async function compare(file: (name: string) => Bytes, runtime: ScoringRun
     otherNames,
     windowUs: found.elapsedUs / count,
   };
+}
+
+/** Names of the contributions above the last bit of a raw score; what lies below it differs between machines. */
+function namesOf(contributions: readonly Contribution[]): string {
+  return contributions.flatMap(([name, value]) => (Math.abs(value) > 1e-6 ? [name] : [])).join();
 }
 
 function largestDifference(found: Float32Array, expected: Float32Array): number {

@@ -6,7 +6,7 @@ from alembic import op
 
 from sync_server.webhooks.ddl import STATEMENTS
 
-revision = "0007"
+revision = "0003"
 down_revision = "0002"
 
 

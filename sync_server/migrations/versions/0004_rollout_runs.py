@@ -6,8 +6,8 @@ from alembic import op
 
 from sync_server.rollouts.ddl import RUN_STATEMENTS
 
-revision = "0003"
-down_revision = "0007"
+revision = "0004"
+down_revision = "0003"
 
 
 def upgrade() -> None:

@@ -7,7 +7,7 @@ from alembic import op
 from sync_server.access.ddl import TRAIL
 from sync_server.anomalies.ddl import STATEMENTS
 
-revision = "0005"
+revision = "0007"
 down_revision = "0006"
 
 
