@@ -131,6 +131,7 @@ def test_storage_that_is_full(stack: Stack, pumps_link: str, device_page: Callab
     page.expect_message("The browser has no room left for this device.")
     expect(page.page.locator("#bundle-words")).to_contain_text("of pumps")
     session.send("Storage.overrideQuotaForOrigin", {"origin": stack.url})
+    page.ask()
     expect(page.page.locator("#messages")).not_to_contain_text("no room left")
     page.expect_score("healthy")
 
