@@ -71,7 +71,7 @@ def _models(report: Report, folder: Path, *, quick: bool) -> list[tuple[str, Bui
     else:
         report.note(data.MISSING)
     report.progress("building the phones' model")
-    phones = build_phones(folder, devices=8 if quick else 40)
+    phones = build_phones(folder, devices=20 if quick else 40)
     found.append(("phones", phones.built, _spread(windows_of(phones.fleet, phones.built).blocks(), count)))
     return found
 

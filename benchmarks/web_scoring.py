@@ -33,12 +33,15 @@ class BrowserScoring:
     def __init__(self, page: Page, folder: Path) -> None:
         self._page = page
         self._folder = folder
+        self._loaded = 0
 
     def load(self, model: bytes, windows: npt.NDArray[np.float32]) -> None:
         """Load a model and (m, W, S) windows."""
-        (self._folder / "model.onnx").write_bytes(model)
-        (self._folder / "windows.f32").write_bytes(np.ascontiguousarray(windows, "<f4").tobytes())
-        task = {"model": "model.onnx", "windows": "windows.f32", "slots": windows.shape[1], "signals": windows.shape[2]}
+        self._loaded += 1  # a name of its own each time: browsers keep what they fetched
+        names = f"{self._loaded}.onnx", f"{self._loaded}.f32"
+        (self._folder / names[0]).write_bytes(model)
+        (self._folder / names[1]).write_bytes(np.ascontiguousarray(windows, "<f4").tobytes())
+        task = {"model": names[0], "windows": names[1], "slots": windows.shape[1], "signals": windows.shape[2]}
         self._page.evaluate("task => harness.load(task)", task)
 
     def score(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
