@@ -35,7 +35,11 @@ def test_no_row_of_bad_input_is_without_a_test() -> None:
         if line.count("|") > 5
     ]
     assert len(rows) > 20
-    bare = [row for row in rows if "test_" not in row and ".test.ts" not in row and "| tests |" not in row and not set(row) <= set("|-")]
+    bare = [
+        row
+        for row in rows
+        if "test_" not in row and ".test.ts" not in row and "| tests |" not in row and not set(row) <= set("|-")
+    ]
     assert bare == []
 
 
