@@ -10,7 +10,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("edge_runtime/**/*.md")])
-TESTS = re.findall(r"`([\w/]+\.py(?:::\w+)?)`", (ROOT / "docs" / "bad-input.md").read_text(encoding="utf-8"))
+TESTS = re.findall(
+    r"`([\w/]+(?:\.py|\.test\.ts)(?:::[^`]+)?)`", (ROOT / "docs" / "bad-input.md").read_text(encoding="utf-8")
+)
 
 
 @pytest.mark.parametrize("name", sorted(set(TESTS)))
@@ -19,7 +21,9 @@ def test_every_row_of_bad_input_has_its_test(name: str) -> None:
     path = ROOT / "tests" / file
     path = path if path.is_file() else ROOT / file
     assert path.is_file(), f"docs/bad-input.md names {name}"
-    if function:
+    if path.suffix == ".ts":
+        assert function in path.read_text(encoding="utf-8"), name
+    elif function:
         tree = ast.parse(path.read_text(encoding="utf-8"))
         assert function in {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}, name
 
@@ -31,7 +35,11 @@ def test_no_row_of_bad_input_is_without_a_test() -> None:
         if line.count("|") > 5
     ]
     assert len(rows) > 20
-    bare = [row for row in rows if "test_" not in row and "| tests |" not in row and not set(row) <= set("|-")]
+    bare = [
+        row
+        for row in rows
+        if "test_" not in row and ".test.ts" not in row and "| tests |" not in row and not set(row) <= set("|-")
+    ]
     assert bare == []
 
 

@@ -40,7 +40,7 @@ class Stage(_Strict, frozen=True):
 
     share: Share
     minutes: Annotated[int, Meta(ge=0, le=_MAX_MINUTES)]
-    devices: Annotated[int, Meta(ge=0, le=_MAX_DEVICES)] = 10
+    devices: Annotated[int, Meta(ge=0, le=_MAX_DEVICES)] = 5
     cohorts: list[str] | None = None
 
 
@@ -125,6 +125,7 @@ class GateSettings(_Strict, frozen=True):
     silent: Silent = Silent()
 
 
+# Five devices at least: 1 % of 2,000 are twenty on average, and nine in an unlucky draw.
 DEFAULT_STAGES = (
     Stage(share=100, minutes=1440),
     Stage(share=400, minutes=1440),
@@ -152,7 +153,7 @@ class Plan(_Strict, frozen=True):
     when_small: Literal["wait", "go_on"] = "wait"
     look_minutes: Annotated[int, Meta(ge=5, le=1440)] = 60
     error_rate: Annotated[float, Meta(ge=1e-6, le=0.01)] = 0.01
-    least_devices: Annotated[int, Meta(ge=5, le=100_000)] = 10
+    least_devices: Annotated[int, Meta(ge=2, le=100_000)] = 5
     least_windows: Annotated[int, Meta(ge=1, le=1_000_000)] = 30
     gates: GateSettings = GateSettings()
 

@@ -27,6 +27,7 @@ RULES: dict[tuple[str, str], frozenset[str]] = {
     ("GET", "/device"): EVERYBODY,
     ("GET", "/device/"): EVERYBODY,
     ("GET", "/device/<path:name>"): EVERYBODY,
+    ("GET", "/device/recordings/<model>.csv"): EVERYBODY,
     ("GET", "/static/built/<path:name>"): EVERYBODY,
     ("GET", "/login"): EVERYBODY,
     ("POST", "/login"): EVERYBODY,  # its own CSRF token, see test_access
@@ -70,6 +71,8 @@ RULES: dict[tuple[str, str], frozenset[str]] = {
     ("POST", "/incidents/<int(max=9223372036854775807):incident_id>/status"): PAGE,
     ("GET", "/devices"): PAGE,
     ("GET", "/devices/<device_id>"): PAGE,
+    ("GET", "/devices/add-browser"): PAGE,
+    ("POST", "/devices/add-browser"): PAGE,
     ("GET", "/rollouts"): PAGE,
     ("GET", "/rollouts/<channel>"): PAGE,
     ("POST", "/rollouts/<channel>"): PAGE,

@@ -210,7 +210,7 @@ def test_devices_that_come_once_a_day_are_no_alarm_at_the_last_stage() -> None:
 
 
 def test_too_few_devices_say_so() -> None:
-    found = judge(figures(90, 9), Plan(), BUDGET)
+    found = judge(figures(92, 4), Plan(), BUDGET)
     assert {finding.verdict for finding in found} == {"few"}
     assert all("Not enough devices" in finding.why for finding in found)
 

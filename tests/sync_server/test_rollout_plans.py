@@ -43,6 +43,12 @@ def key() -> ec.EllipticCurvePrivateKey:
     return ec.generate_private_key(ec.SECP256R1())
 
 
+@pytest.fixture(autouse=True)
+def salt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same draw in every run."""
+    monkeypatch.setattr("secrets.token_hex", lambda count: "5a" * count)
+
+
 @pytest.fixture
 def tell(database: Database, key: ec.EllipticCurvePrivateKey) -> Tell:
     """Return a function that begins a story of a small fleet; ``plan=None`` starts nothing."""
