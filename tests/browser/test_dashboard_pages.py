@@ -11,6 +11,15 @@ from playwright.sync_api import Browser, Page, expect
 PASSWORD = "correct horse battery"
 DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 375, "height": 740}
+PAGES = {
+    "fleet": "/",
+    "incidents": "/incidents",
+    "incident": "/incidents/1",
+    "devices": "/devices",
+    "rollouts": "/rollouts",
+    "rollout": "/rollouts/stable",
+    "audit": "/audit",
+}
 
 
 @pytest.fixture
@@ -58,7 +67,6 @@ def test_log_in_look_around_and_log_out(page: Page, address: str, screenshots: P
     page.get_by_role("link", name="Fleet").click()
     expect(page.get_by_role("heading", name="Fleet")).to_be_visible()
     expect(page.get_by_role("img", name="Anomalous windows")).to_be_visible()
-    page.screenshot(path=screenshots / "fleet.png", full_page=True)
     page.get_by_text("The same as a table").click()
     expect(page.get_by_role("columnheader", name="Anomalous")).to_be_visible()
     page.get_by_label("Range").select_option("30 days")
@@ -74,7 +82,6 @@ def test_filter_incidents_and_acknowledge_one_with_a_note(page: Page, address: s
     log_in(page, address, path="/incidents")
     rows = page.locator("tbody tr")
     expect(rows).to_have_count(9)
-    page.screenshot(path=screenshots / "incidents.png", full_page=True)
     page.get_by_label("Cohort").select_option("south")
     page.get_by_label("Status").first.select_option("open")
     page.get_by_role("button", name="Filter").click()
@@ -92,25 +99,20 @@ def test_filter_incidents_and_acknowledge_one_with_a_note(page: Page, address: s
     page.get_by_role("link", name=number, exact=True).click()
     expect(page.get_by_text("crew sent to look at the pump")).to_be_visible()
     expect(page.get_by_text("operator olga,")).to_be_visible()
-    page.screenshot(path=screenshots / "incident.png", full_page=True)
 
 
 def test_one_device(page: Page, address: str, screenshots: Path) -> None:
     log_in(page, address, path="/devices")
-    page.screenshot(path=screenshots / "devices.png", full_page=True)
     page.get_by_role("link", name="pump-01").click()
     expect(page.get_by_role("heading", name="pump-01")).to_contain_text("cloned")
     expect(page.get_by_role("img", name="Highest score of stored anomalies")).to_be_visible()
-    page.screenshot(path=screenshots / "device.png", full_page=True)
 
 
 def test_a_rollout_is_watched_and_rolled_back(page: Page, address: str, screenshots: Path) -> None:
     log_in(page, address, path="/rollouts")
-    page.screenshot(path=screenshots / "rollouts.png", full_page=True)
     page.get_by_role("link", name="beta").click()
     expect(page.get_by_role("alert")).to_contain_text("The gate anomalies tripped")
     expect(page.get_by_role("img", name="Share of anomalous windows").locator("canvas")).to_be_visible()
-    page.screenshot(path=screenshots / "rollout.png", full_page=True)
     page.get_by_text("Roll back", exact=True).first.click()
     page.get_by_label("Why").last.fill("three times the anomalies")
     page.get_by_role("button", name="Roll back").click()
@@ -124,7 +126,6 @@ def test_a_rollout_is_watched_and_rolled_back(page: Page, address: str, screensh
 
 def test_the_audit_trail_is_followed_by_its_links(page: Page, address: str, screenshots: Path) -> None:
     log_in(page, address, path="/audit")
-    page.screenshot(path=screenshots / "audit.png", full_page=True)
     page.get_by_role("link", name="rollout.start", exact=True).first.click()
     expect(page.get_by_label("What", exact=True)).to_have_value("rollout.start")
     expect(page.locator("tbody tr")).to_have_count(4)
@@ -166,31 +167,20 @@ def test_everything_works_from_the_keyboard(page: Page, address: str) -> None:
     expect(page.get_by_text("decided with the keyboard")).to_be_visible()
 
 
-@pytest.mark.parametrize("path", ["/", "/incidents", "/devices", "/rollouts", "/audit"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_phone_width_in_light_and_dark(page: Page, address: str, screenshots: Path, path: str, scheme: str) -> None:
+def test_every_page_fits_a_phone_and_a_desk_in_light_and_dark(
+    page: Page, address: str, screenshots: Path, scheme: str
+) -> None:
     page.emulate_media(color_scheme=scheme)
-    page.set_viewport_size(PHONE)
-    log_in(page, address, path=path)
-    assert not overflows(page), "the page scrolls sideways"
-    page.screenshot(path=screenshots / f"phone-{path.strip('/') or 'fleet'}-{scheme}.png", full_page=True)
-
-
-def test_devices_and_incidents_fit_a_phone_and_the_dark(page: Page, address: str, screenshots: Path) -> None:
-    page.set_viewport_size(PHONE)
     log_in(page, address, path="/devices")
-    page.get_by_role("link", name="pump-01").click()
-    expect(page.get_by_role("heading", name="pump-01")).to_be_visible()
-    assert not overflows(page)
-    page.screenshot(path=screenshots / "phone-device.png", full_page=True)
-    for path in ("/incidents/1", "/rollouts/stable"):
+    device = page.get_by_role("link", name="pump-01").get_attribute("href")
+    pages = {**PAGES, "device": device}
+    for name, path in pages.items():
         page.goto(address + path)
-        assert not overflows(page), path
-    page.screenshot(path=screenshots / "phone-rollout.png", full_page=True)
-    page.set_viewport_size(DESKTOP)
-    page.emulate_media(color_scheme="dark")
-    page.goto(address + "/")
-    page.screenshot(path=screenshots / "fleet-dark.png", full_page=True)
+        for size in (DESKTOP, PHONE):
+            page.set_viewport_size(size)
+            assert not overflows(page), f"{path} scrolls sideways at {size['width']}"
+            page.screenshot(path=screenshots / f"dashboard-{name}-{scheme}-{size['width']}.png", full_page=True)
 
 
 def test_text_can_be_read(page: Page, address: str) -> None:
@@ -198,7 +188,7 @@ def test_text_can_be_read(page: Page, address: str) -> None:
     log_in(page, address)
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
-        for path in ("/", "/incidents", "/devices", "/incidents/1", "/rollouts", "/rollouts/stable", "/audit"):
+        for path in PAGES.values():
             page.goto(address + path)
             weak = page.evaluate(CONTRAST)
             assert weak == [], (scheme, path)
