@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from flask import Flask
 from flask.testing import FlaskClient
+from simulators.rollout_scenes import Tell, teller
 from simulators.server_devices import ServerDevice, enrolment_token
 from sqlalchemy import text
 
@@ -119,3 +121,10 @@ def log_in(app: Flask, database: Database) -> Callable[..., tuple[FlaskClient, s
         return page, csrf_of(secret)
 
     return make
+
+
+@pytest.fixture
+def tell(database: Database, monkeypatch: pytest.MonkeyPatch) -> Tell:
+    """Return a function that begins the story of a small fleet under a plan; the same draw in every run."""
+    monkeypatch.setattr("secrets.token_hex", lambda count: "5a" * count)
+    return teller(database, ec.generate_private_key(ec.SECP256R1()))

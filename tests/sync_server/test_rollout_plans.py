@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from prometheus_client import REGISTRY
+from simulators.rollout_scenes import SHORT, Tell
 from sqlalchemy import select, text
 
-from benchmarks.rollout_fleet import Nature, RandomFleet
 from benchmarks.rollout_story import BEGIN, CHANNEL, MODEL, NEW, OLD, Release, Story
-from edge_runtime.contract.rollout import bucket
 from edge_runtime.errors import StorageError
 from sync_server.access.models import AuditEntry
 from sync_server.db import Database
 from sync_server.errors import RequestError
-from sync_server.rollouts import controller, figures
-from sync_server.rollouts.assignment import CHANNEL_DEVICES, parameters
+from sync_server.rollouts import controller
 from sync_server.rollouts.controller import tend
 from sync_server.rollouts.ddl import KNOWN_RUNS, KNOWN_STEPS
-from sync_server.rollouts.figures import read_figures
 from sync_server.rollouts.models import Channel, RolloutLook, RolloutRun
 from sync_server.rollouts.plan import Plan, Stage
 from sync_server.rollouts.progress import progress
@@ -32,35 +27,6 @@ from sync_server.rollouts.requests import Advance, Change, Pause, Resume, RollBa
 from sync_server.rollouts.service import change_rollout
 from sync_server.webhooks.models import WebhookDelivery
 from sync_server.webhooks.service import create
-
-Tell = Callable[..., Story]
-# Two stages of eight hours; a look each four.
-SHORT = Plan(stages=(Stage(2000, 480), Stage(10_000, 480)), look_minutes=240)
-
-
-@pytest.fixture(scope="module")
-def key() -> ec.EllipticCurvePrivateKey:
-    return ec.generate_private_key(ec.SECP256R1())
-
-
-@pytest.fixture(autouse=True)
-def salt(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same draw in every run."""
-    monkeypatch.setattr("secrets.token_hex", lambda count: "5a" * count)
-
-
-@pytest.fixture
-def tell(database: Database, key: ec.EllipticCurvePrivateKey) -> Tell:
-    """Return a function that begins a story of a small fleet; ``plan=None`` starts nothing."""
-
-    def begin(devices: int = 120, plan: Plan | None = SHORT, release: Release | None = None, **options: Any) -> Story:
-        fleet = RandomFleet(Nature(devices=devices), seed=1)
-        story = Story(database, fleet, key, release or Release(), **options)
-        if plan is not None:
-            story.start(plan)
-        return story
-
-    return begin
 
 
 def do(story: Story, change: Change, actor: str = "ops:alice") -> Any:
@@ -341,61 +307,6 @@ def test_a_rollout_by_cohorts_compares_within_them(tell: Tell) -> None:
     listed = [67, 134, 200]
     assert [look["devices"]["inside"] + look["devices"]["outside"] for look in looks] == listed
     assert looks[2]["devices"]["outside"] == 0
-
-
-def test_demos_latecomers_revoked_and_absent_devices_do_not_count(tell: Tell) -> None:
-    story = tell(devices=100)
-    story.run(hours=4)
-    statements = ("kind = 'demo'", "created_at = :now", "revoked_at = :now", "last_seen_at = :past",
-                  "channel = 'beta'", "model = 'fridges'")  # fmt: skip
-    with story.database.session() as session:
-        for device, change in zip(story.ids, statements, strict=False):
-            values = {"id": device, "now": story.now, "past": BEGIN - timedelta(hours=1)}
-            session.execute(text(f"UPDATE devices SET {change} WHERE id = :id").bindparams(
-                **{name: value for name, value in values.items() if name == "id" or f":{name}" in change}
-            ))  # fmt: skip
-        run = session.scalars(select(RolloutRun).where(RolloutRun.outcome.is_(None))).one()
-        made, scale = read_figures(session, run, story.signed(), SHORT, story.now)
-    assert scale.inside + scale.outside == len(made.treated) == 94
-
-
-def test_large_fleets_are_sampled(tell: Tell, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(figures, "SAMPLE", 20)
-    story = tell(devices=400)
-    story.run(hours=4)
-    with story.database.session() as session:
-        run = session.scalars(select(RolloutRun).where(RolloutRun.outcome.is_(None))).one()
-        made, scale = read_figures(session, run, story.signed(), SHORT, story.now)
-    assert scale.inside + scale.outside == 400
-    assert 5 <= int(made.treated.sum()) <= 40
-    assert 5 <= int((~made.treated).sum()) <= 40
-
-
-def test_figures_are_what_the_devices_counted(tell: Tell) -> None:
-    story = tell(devices=50)
-    story.run(hours=8)
-    with story.database.session() as session:
-        run = session.scalars(select(RolloutRun).where(RolloutRun.outcome.is_(None))).one()
-        run.segment_at = BEGIN
-        made, _ = read_figures(session, run, story.signed(), SHORT, story.now)
-        sums = session.execute(text(
-            "SELECT sum(windows) FILTER (WHERE period = 'hour'), sum(anomalous) FILTER (WHERE period = 'hour'),"
-            " sum(windows) FILTER (WHERE period = 'day'), sum(latency_sum_us) FILTER (WHERE period = 'day') FROM summaries"
-        )).one()  # fmt: skip
-        session.rollback()
-    assert (made.now.windows.sum(), made.now.anomalous.sum()) == (float(sums[0]), float(sums[1]))
-    assert (made.before.windows.sum(), made.before.latency_sum_us.sum()) == (float(sums[2]), float(sums[3]))
-    assert made.now.histogram.sum() == made.now.windows.sum()
-    assert np.isfinite(made.training_now[made.decided]).all()
-
-
-def test_the_databases_buckets_are_the_contracts(tell: Tell) -> None:
-    story = tell(devices=300, plan=None)
-    rollout = do(story, Start(MODEL, OLD, share=3000))
-    with story.database.session() as session:
-        rows = session.execute(text(CHANNEL_DEVICES), parameters(CHANNEL, rollout)).all()
-    assert {row.id: row.bucket for row in rows} == {name: bucket(rollout.salt, name) for name in story.ids}
-    assert len({row.lot for row in rows}) > 290
 
 
 # --- keys and other trouble ---
