@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 import threading
 from collections.abc import Iterator
-from ctypes.util import find_library
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
+from simulators.chromium import ARGUMENTS, chromium, driver
 from simulators.server_fleet import populate
 from simulators.server_rollouts import populate_rollouts
 from werkzeug.serving import make_server
@@ -23,22 +22,13 @@ from sync_server.embedded_postgres import EmbeddedPostgres
 from sync_server.migrations import migrate
 
 PASSWORD = "correct horse battery"
-ARGUMENTS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """The system's chromium; `make test` installs it where it may."""
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("no chromium on this machine (Debian and Ubuntu: apt install chromium)")
-    if find_library("atomic") is None:
-        pytest.skip("Playwright's driver needs libatomic (Debian and Ubuntu: apt install libatomic1)")
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+    """The system's chromium."""
+    with driver() as playwright:
+        running = playwright.chromium.launch(executable_path=chromium(), args=ARGUMENTS)
         yield running
         running.close()
 

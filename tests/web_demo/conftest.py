@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Iterator
-from ctypes.util import find_library
 from pathlib import Path
 
 import pytest
 from journey.stack import Stack, run
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Playwright, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Playwright, expect
+from simulators.chromium import ARGUMENTS, chromium, driver, skip_without_chromium
 
 from sync_server.web_assets.built import FOLDER
 
@@ -18,38 +17,27 @@ MODEL = "browser"
 PATIENCE_MS = 60_000  # for machines that do more than this; a test that passes waits for nothing
 RECORDED = 10_500
 PADDING = 400_000
-ARGUMENTS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 DESKTOP = {"width": 1280, "height": 900}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def playwright_driver() -> Iterator[Playwright]:
-    """Playwright; `make test` installs the browser and builds the page."""
-    if not (FOLDER / "device" / "index.html").is_file():
-        pytest.skip("the device's page is not built (make web)")
-    if chromium() is None:
-        pytest.skip("no chromium on this machine (Debian and Ubuntu: apt install chromium)")
-    if find_library("atomic") is None:
-        pytest.skip("Playwright's driver needs libatomic (Debian and Ubuntu: apt install libatomic1)")
+    """Playwright; a module's own, because it holds the event loop of this thread."""
     expect.set_options(timeout=PATIENCE_MS)
-    with sync_playwright() as driver:
-        yield driver
+    with driver() as playwright:
+        yield playwright
     expect.set_options(timeout=5_000)
 
 
-def chromium() -> str | None:
-    return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory, playwright_driver: Playwright) -> Iterator[Stack]:
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A server with a trained model `browser` on the channel `browsers`, and releases 1 to 3 of `pumps` on `stable`.
 
     Release 1 of `pumps` is rolled out, and the server has a recording of a pump for browsers to replay.
     """
+    skip_without_chromium()
+    if not (FOLDER / "device" / "index.html").is_file():
+        pytest.skip("the device's page is not built (make web)")
     stack = Stack(tmp_path_factory.mktemp("stack"))
     try:
         stack.open_workshop()
@@ -194,9 +182,9 @@ def browser_link(stack: Stack) -> str:
     return stack.link(MODEL, "browsers", uses=100)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(playwright_driver: Playwright) -> Iterator[Browser]:
-    """One browser for all tests that need no profile of their own: each opens a private window in it."""
+    """One browser for all tests of a module that need no profile of their own: each opens a private window in it."""
     running = playwright_driver.chromium.launch(executable_path=chromium(), args=ARGUMENTS)
     yield running
     running.close()
