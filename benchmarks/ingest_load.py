@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import IO, Any
 
@@ -75,8 +75,7 @@ class Connection:
 def send_all(batches: deque[MadeBatch], port: int, tally: Tally, repeat_share: float) -> None:
     """Send batches until none is left; a share of them twice, and what the server was too busy for again."""
     connection, draw = Connection(port), random.Random(threading.get_ident())
-    while batches:
-        batch = batches.popleft()
+    for batch in _taken(batches):
         expected = len(batch.records)
         while True:
             began = time.perf_counter()
@@ -93,12 +92,22 @@ def send_all(batches: deque[MadeBatch], port: int, tally: Tally, repeat_share: f
             expected = 0
 
 
+def _taken(batches: deque[Any]) -> Iterator[Any]:
+    """Take batches until none is left, which another thread may see first."""
+    while True:
+        try:
+            batch = batches.popleft()
+        except IndexError:
+            return
+        yield batch
+
+
 def insert_all(batches: deque[Any], url: str, way: str) -> None:
     """Insert batches' rows with psycopg alone, a transaction a batch, until none is left."""
     with psycopg.connect(url) as connection:
-        while batches:
+        for batch in _taken(batches):
             with connection.transaction(), connection.cursor() as cursor:
-                WAYS[way](cursor, batches.popleft())
+                WAYS[way](cursor, batch)
 
 
 def _in_threads(count: int, work: Callable[[int], None]) -> tuple[float, float]:
