@@ -61,6 +61,7 @@ def main(names: tuple[str, ...], quick: bool, as_json: bool, listing: bool, chil
     if as_json:
         click.echo(json.dumps({"results": results, "failed": failed}))
     missed = [f"{r['benchmark']}: {f['name']}" for r in results for f in r["figures"] if f["met"] is False]
+    missed += [f"{result['benchmark']}: nothing was measured" for result in results if not result["figures"]]
     click.echo("".join(f"missed: {name}\n" for name in missed) or "every goal reached", err=True)
     if failed:
         raise click.ClickException(f"These benchmarks failed: {', '.join(failed)}. Their messages are above.")
