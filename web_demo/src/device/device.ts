@@ -13,7 +13,7 @@
  */
 import { parseEnrolmentLine } from "./contract/enrolment.ts";
 import { enrol, type Wishes } from "./enrolment.ts";
-import { ScoringError, StorageError } from "./errors.ts";
+import { ScoringError, StorageError, UnsupportedError } from "./errors.ts";
 import { Emitter, type DeviceEvents } from "./events.ts";
 import { loadIdentity, notEnrolled, type Identity } from "./identity.ts";
 import { Leadership } from "./leadership.ts";
@@ -205,10 +205,13 @@ export class Device {
   async close(): Promise<void> {
     this.closed = true;
     await Promise.all([this.scoring.idle(), this.errands.idle()]);
-    await this.scorer?.close();
-    this.scorer = null;
-    this.database.close();
-    this.leadership.resign();
+    try {
+      await this.scorer?.close();
+    } finally {
+      this.scorer = null;
+      this.database.close();
+      this.leadership.resign();
+    }
   }
 
   /**
@@ -274,8 +277,14 @@ export class Device {
   }
 
   private async runtimeFields(): Promise<Readonly<Record<string, string>>> {
-    const onnxruntime = await this.platform.runtime.version();
-    return { edge_runtime: `web ${VERSION}`, onnxruntime, platform: this.platform.userAgent };
+    const fields = { edge_runtime: `web ${VERSION}`, platform: this.platform.userAgent };
+    try {
+      return { ...fields, onnxruntime: await this.platform.runtime.version() };
+    } catch (error) {
+      // A device that cannot score still has results to send, and tells its server that it lives.
+      if (!(error instanceof ScoringError || error instanceof UnsupportedError)) throw error;
+      return fields;
+    }
   }
 }
 

@@ -14,7 +14,7 @@ import { BundleStore, type Pointer, type SlotEntry } from "./store/bundles.ts";
 import type { Database } from "./store/database.ts";
 import { ONLY } from "./store/schema.ts";
 import { TOO_LONG, type Transport } from "./transport.ts";
-import { refresh, sameState } from "./trust/client.ts";
+import { refresh, sameState, type TrustState } from "./trust/client.ts";
 import type { Target, View } from "./trust/view.ts";
 import { outcomeOf, sameNews, toEvent, type UpdateOutcome } from "./update_outcome.ts";
 import { checkRuntime } from "./versions.ts";
@@ -116,7 +116,10 @@ class Run {
     if (before === null || before.rootDigest !== identity.rootDigest) {
       throw new TrustError("The pinned root of trust is missing.", "trust_damaged", "Enrol this browser again.");
     }
-    const { view, state, expiresMs } = await refresh(before, transport, clock(), identity.targetsVersion);
+    const keepRoots = async (state: TrustState): Promise<void> => {
+      await database.write(["trust"], (tx) => tx.put("trust", state, ONLY));
+    };
+    const { view, state, expiresMs } = await refresh(before, transport, clock(), identity.targetsVersion, keepRoots);
     if (sameState(before, state)) return view;
     await database.write(["trust", "expiry"], async (tx) => {
       await tx.put("trust", state, ONLY);

@@ -3,7 +3,7 @@ import { Device } from "../../src/device/device.ts";
 import type { DeviceEvents } from "../../src/device/events.ts";
 import { checkPlatform } from "../../src/device/platform.ts";
 import { Errand, Rounds } from "../../src/device/rounds.ts";
-import { TransportError } from "../../src/device/errors.ts";
+import { ScoringError, StorageError, TransportError } from "../../src/device/errors.ts";
 import { Browser } from "./support/enrolled.ts";
 import { testPlatform } from "./support/platform.ts";
 import { problem } from "./support/server.ts";
@@ -158,6 +158,21 @@ describe("a day", () => {
     expect((await syncing).outcome.outcome).toBe("unchanged");
   });
 
+  test("a runtime that fails stops neither enrolment nor syncs nor uploads, nor the end", async () => {
+    const broken = async (): Promise<never> => {
+      throw new ScoringError("The scoring worker stopped: its script could not be loaded.", "run_failed");
+    };
+    const browser = new Browser();
+    const device = await browser.open({ runtime: { version: broken, load: broken } });
+    await device.enrol(browser.line);
+    expect((await device.sync()).outcome).toMatchObject({ outcome: "refused", reason: "run_failed" });
+    expect((await device.upload()).acknowledged).toBe(1);
+    const { runtime } = browser.server.statuses.at(-1) as { readonly runtime: object };
+    expect(Object.keys(runtime)).toEqual(["edge_runtime", "platform"]);
+    await device.close();
+    expect((await browser.open()).isActive).toBe(true);
+  });
+
   test("a sync tells how far this clock is from the server's", async () => {
     const browser = new Browser();
     const device = await browser.enrolled();
@@ -293,6 +308,61 @@ describe("rounds", () => {
     expect(errand.failed(new TransportError("x", "", { retryAfterSeconds: 100 }))).toBe(105);
     expect(errand.succeeded()).toBe(60);
     expect(errand.failed(failure)).toBe(1);
+  });
+
+  test("what another tab does, or enrolment has to do first, is no failure", () => {
+    const errand = new Errand(60, () => 0.5);
+    for (const reason of ["other_tab", "not_enrolled"]) {
+      for (let turn = 0; turn < 20; turn += 1) expect(errand.failed(new StorageError("x", reason))).toBe(60);
+    }
+    expect(errand.failed(new TransportError("x"))).toBe(1);
+    expect(errand.failed(new StorageError("x", "disk_full"))).toBe(2);
+  });
+
+  test("a tab that takes over begins at once", async () => {
+    const browser = new Browser();
+    const first = await browser.enrolled();
+    const second = await browser.open();
+    const rounds = new Rounds(second, { syncSeconds: 9999, uploadSeconds: 9999, summarySeconds: 900 });
+    const failed = new Set<string>();
+    const bothFailed = new Promise<void>((resolve) =>
+      second.on("failed", ({ what }) => failed.add(what).size === 2 && resolve()),
+    );
+    rounds.start();
+    await bothFailed;
+    await new Promise((resolve) => setTimeout(resolve)); // both wait for their next time
+    const kinds = ["synced", "uploaded"] as const;
+    const both = Promise.all(
+      kinds.map(async (kind) => new Promise<void>((resolve) => second.on(kind, () => resolve()))),
+    );
+    await first.close();
+    await both;
+    rounds.stop();
+    await second.close();
+  });
+
+  test("an errand that got no answer is done once the other got one; one that was sent away waits", async () => {
+    const browser = new Browser();
+    const device = await browser.enrolled();
+    const rounds = new Rounds(device, { syncSeconds: 9999, uploadSeconds: 9999, summarySeconds: 900 }, () => 0.999);
+    const stalled = new Promise<void>((resolve) => device.on("failed", ({ what }) => what === "upload" && resolve()));
+    let tries = 0;
+    browser.server.fault = (path) => {
+      if (path !== "/api/device-status") return null;
+      tries += 1;
+      if (tries === 1) throw new TypeError("fetch failed");
+      return problem(503, "busy", "Busy.", { "Retry-After": "9999" });
+    };
+    rounds.start();
+    await stalled;
+    await device.sync();
+    await vi.waitFor(() => expect(tries).toBe(2));
+    await device.sync();
+    await device.sync();
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    expect(tries).toBe(2);
+    rounds.stop();
+    await device.close();
   });
 
   test("sync and upload by themselves, tell failures, and stop", async () => {

@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { IDBFactory } from "fake-indexeddb";
-import { beforeAll, describe, expect, inject, test } from "vitest";
+import { afterEach, beforeAll, describe, expect, inject, test, vi } from "vitest";
 import type { AnyRecord, Contribution } from "../../src/device/contract/result.ts";
 import { readManifest } from "../../src/device/contract/manifest.ts";
 import { closeOpenSummaries, ReadingScorer } from "../../src/device/reading_scorer.ts";
@@ -62,6 +62,7 @@ function loopback(): Port {
   const port: Port = {
     onmessage: null,
     onerror: null,
+    terminate: () => undefined,
     postMessage: (message) => {
       void host
         .answer(structuredClone(message))
@@ -234,6 +235,81 @@ test("somebody who closes the summaries while the model runs makes the group be 
   const state = await database.read(["scoring"], (tx) => tx.get("scoring", ONLY));
   const newest = Math.max(...run.steps[1]!.verdicts.map(({ timestamp }) => Date.parse(timestamp)));
   expect(state?.readings.times.at(-1)).toBe(newest);
+});
+
+/** A worker that says nothing by itself. */
+function silentPort(): Port & { readonly asked: number[]; ended: number } {
+  const asked: number[] = [];
+  const port = {
+    onmessage: null,
+    onerror: null,
+    asked,
+    ended: 0,
+    postMessage: ({ id }: { readonly id: number }) => void asked.push(id),
+    terminate: () => void (port.ended += 1),
+  };
+  return port;
+}
+
+function answer(port: Port, id: number, reply: string | number): void {
+  port.onmessage!({ data: { id, reply } } as MessageEvent);
+}
+
+describe("a worker that is gone", () => {
+  afterEach(() => vi.useRealTimers());
+
+  test("because its script did not load fails what was asked and what is asked later", async () => {
+    const port = silentPort();
+    const runtime = workerRuntime(port);
+    const waiting = runtime.version();
+    port.onerror!({ message: "" } as ErrorEvent);
+    const gone = { reason: "run_failed", message: expect.stringContaining("script could not be loaded") as unknown };
+    await expect(waiting).rejects.toMatchObject(gone);
+    await expect(runtime.version()).rejects.toMatchObject(gone);
+    await expect(runtime.load(new Uint8Array(1))).rejects.toMatchObject(gone);
+    expect(port.asked).toHaveLength(1);
+    expect(port.ended).toBe(1);
+  });
+
+  test("without a word fails after a while, and its models need no closing", async () => {
+    vi.useFakeTimers();
+    const port = silentPort();
+    const runtime = workerRuntime(port);
+    const loading = runtime.load(new Uint8Array(1));
+    answer(port, 1, 7);
+    const scorer = await loading;
+    const windows = { data: new Float32Array(4), count: 1, slots: 2, signals: 2 };
+    const waiting = [scorer.score(windows), runtime.version()].map(async (asked) =>
+      asked.catch((error: unknown) => String(error)),
+    );
+    await vi.advanceTimersByTimeAsync(3_600_000);
+    for (const ended of await Promise.all(waiting)) expect(ended).toMatch(/stopped: it has not answered.*Reload/);
+    await expect(scorer.score(windows)).rejects.toMatchObject({ reason: "run_failed" });
+    await scorer.close();
+    expect(port.ended).toBe(1);
+    expect(vi.getTimerCount()).toBe(0);
+  });
+
+  test("is not one that takes its time: each question has its own, and a large batch has more", async () => {
+    vi.useFakeTimers();
+    const port = silentPort();
+    const runtime = workerRuntime(port);
+    const asked = [runtime.version(), runtime.version()];
+    for (const id of [1, 2]) {
+      await vi.advanceTimersByTimeAsync(100_000);
+      answer(port, id, "1.0");
+    }
+    expect(await Promise.all(asked)).toEqual(["1.0", "1.0"]);
+    const loading = runtime.load(new Uint8Array(1));
+    answer(port, 3, 7);
+    const windows = { data: new Float32Array(), count: 10_000, slots: 2, signals: 2 };
+    const regimes = (await loading).regimes(windows);
+    await vi.advanceTimersByTimeAsync(300_000);
+    answer(port, 4, 0);
+    expect(await regimes).toBe(0);
+    await vi.advanceTimersByTimeAsync(3_600_000);
+    expect(port.ended).toBe(0);
+  });
 });
 
 test("an error crosses from the worker with its reason", async () => {

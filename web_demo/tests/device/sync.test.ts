@@ -145,6 +145,22 @@ describe("what goes wrong on the way leaves the release before", () => {
     expect((await device.status()).stale).toBe(true);
   });
 
+  test("a timestamp, after a root that revokes its key: the next page still knows the root", async () => {
+    const browser = new Browser("rotations");
+    const device = await browser.enrolled();
+    browser.server.show("online");
+    browser.server.fault = (path) => (path.endsWith("timestamp.json") ? problem(503, "busy", "Busy.") : null);
+    expect((await device.sync()).error).toMatchObject({ status: 503 });
+    await device.close();
+    browser.server.fault = () => null;
+    browser.server.show("first");
+    const again = await browser.open();
+    expect((await again.sync()).outcome).toMatchObject({ outcome: "refused", reason: "metadata_unsigned" });
+    expect(await activeRelease(again)).toBe(1);
+    browser.server.show("online");
+    expect((await again.sync()).outcome.outcome).toBe("unchanged");
+  });
+
   test("a browser that gives no room, and one that says so only while it writes", async () => {
     const { browser, device } = await offered();
     await device.close();

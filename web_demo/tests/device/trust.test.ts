@@ -1,3 +1,4 @@
+import { generateKeyPairSync, sign, type KeyObject } from "node:crypto";
 import { describe, expect, test } from "vitest";
 import { parseEnrolmentLine } from "../../src/device/contract/enrolment.ts";
 import { fromBase64, utf8 } from "../../src/device/contract/bytes.ts";
@@ -5,6 +6,7 @@ import { parse } from "../../src/device/contract/json.ts";
 import { Transport } from "../../src/device/transport.ts";
 import { canonicalBytes } from "../../src/device/trust/canonical.ts";
 import { checkRoot, refresh, sameState, type Refreshed, type TrustState } from "../../src/device/trust/client.ts";
+import { checkSigned, readMetadata } from "../../src/device/trust/metadata.ts";
 import { scene } from "./support/fixtures.ts";
 import { endless, FakeServer } from "./support/server.ts";
 
@@ -28,16 +30,19 @@ class Client {
 
   async refresh(): Promise<Refreshed> {
     const transport = new Transport(this.server.url, this.server.fetch, () => this.clockMs);
-    const refreshed = await refresh(this.state, transport, this.clockMs, this.oldest);
+    const refreshed = await refresh(this.state, transport, this.clockMs, this.oldest, async (state) => {
+      this.state = state;
+    });
     this.state = refreshed.state;
     return refreshed;
   }
 
-  /** Refresh, expect a refusal, and that nothing was kept. */
+  /** Refresh, expect a refusal, and that nothing was kept but roots. */
   async refused(reason: string, sentence: string | RegExp = ""): Promise<void> {
     const before = this.state;
     await expect(this.refresh()).rejects.toMatchObject({ reason, message: expect.stringMatching(sentence) as unknown });
-    expect(this.state).toBe(before);
+    expect(this.state.known).toBe(before.known);
+    expect(this.state.roots.slice(0, before.roots.length)).toEqual(before.roots);
   }
 }
 
@@ -149,7 +154,8 @@ describe("an attack changes nothing", () => {
   test("targets older than the enrolment line allows", async () => {
     const client = new Client("updates");
     const transport = new Transport(client.server.url, client.server.fetch, () => client.clockMs);
-    await expect(refresh(client.state, transport, client.clockMs, 99)).rejects.toMatchObject({
+    const keep = async (): Promise<void> => undefined;
+    await expect(refresh(client.state, transport, client.clockMs, 99, keep)).rejects.toMatchObject({
       reason: "metadata_rollback",
     });
   });
@@ -164,10 +170,10 @@ describe("an attack changes nothing", () => {
     const client = await begun("threshold");
     client.server.show("one signature");
     await client.refused("metadata_unsigned", /1 of 2/);
-    client.server.show("one key under two ids");
-    await client.refused("metadata_unsigned", /1 of 2/);
     client.server.show("two signatures");
     await client.refresh();
+    client.server.show("one key under two ids");
+    await client.refused("metadata_unsigned", /1 of 2/);
   });
 
   test("another digest or length than the snapshot says", async () => {
@@ -227,6 +233,80 @@ test("an update that breaks off at any request leaves the state before, and the 
     if (client.state === before) await client.refresh();
     expect(client.state.known).not.toEqual(before.known);
   }
+});
+
+/** A server without news for a client's root, and with a timestamp of the key that newer roots have revoked. */
+async function refusesRevokedKey(client: Client): Promise<void> {
+  client.server.fault = () => null;
+  client.server.show("first");
+  await client.refused("metadata_unsigned", /timestamp/);
+}
+
+test.each([503, 404])("a root that was verified counts when the timestamp after it fails with %d", async (status) => {
+  const client = await begun("rotations");
+  client.server.show("online");
+  client.server.fault = (path) => (path.endsWith("timestamp.json") ? new Response(null, { status }) : null);
+  await expect(client.refresh()).rejects.toMatchObject({ status });
+  expect(client.state.roots).toHaveLength(2);
+  await refusesRevokedKey(client);
+  client.server.show("online");
+  await client.refresh();
+});
+
+test("a root that was verified counts when what follows is refused", async () => {
+  const client = await begun("rotations");
+  client.server.show("online");
+  client.server.fault = (path) => (path.endsWith("timestamp.json") ? new Response("{}") : null);
+  await client.refused("metadata_invalid");
+  await refusesRevokedKey(client);
+});
+
+test("an update with new roots that breaks off at any request keeps the roots that it has verified", async () => {
+  const rootsAfter = [1, 2, 3, 4, 4, 4, 4]; // three new roots, the question for one more, and three other roles
+  for (const [broken, roots] of rootsAfter.entries()) {
+    const client = await begun("rotations");
+    const before = client.state;
+    client.server.show("root");
+    client.server.seen.length = 0;
+    client.server.fault = () => {
+      if (client.server.seen.length === broken + 1) throw new TypeError("fetch failed");
+      return null;
+    };
+    await expect(client.refresh()).rejects.toMatchObject({ code: "transport" });
+    expect(client.state.roots).toHaveLength(roots);
+    expect(client.state.known).toBe(before.known);
+    if (roots > 1) await refusesRevokedKey(client);
+    client.server.fault = () => null;
+    client.server.show("root");
+    client.server.seen.length = 0;
+    await client.refresh();
+    expect(client.server.seen[0]?.path).toMatch(new RegExp(`/${roots + 1}\\.root\\.json$`));
+    expect(client.state.roots).toHaveLength(4);
+    expect(client.state.known).not.toEqual(before.known);
+  }
+});
+
+test("one key counts once, however its text is spelt", async () => {
+  const [one, other] = [0, 1].map(() => generateKeyPairSync("ec", { namedCurve: "P-256" }));
+  const pem = one!.publicKey.export({ type: "spki", format: "pem" }) as string;
+  const signed = { _type: "targets", spec_version: "1.0.31", version: 1, expires: "2030-01-01T00:00:00Z" };
+  const message = canonicalBytes(parse(utf8(JSON.stringify(signed)), "x"));
+  const signedBy = async (second: string, key: KeyObject): Promise<void> => {
+    const signatures = [
+      { keyid: "a", sig: sign("sha256", message, one!.privateKey).toString("hex") },
+      { keyid: "b", sig: sign("sha256", message, key).toString("hex") },
+    ];
+    const metadata = readMetadata(utf8(JSON.stringify({ signed, signatures })), "targets");
+    const keys = new Map([
+      ["a", pem],
+      ["b", second],
+    ]);
+    await checkSigned(metadata, { keys, threshold: 2 });
+  };
+  for (const twin of [pem, `${pem}\n`, pem.replaceAll("\n", "\r\n"), pem.replace("-----\n", "-----\n \n")]) {
+    await expect(signedBy(twin, one!.privateKey)).rejects.toThrow("1 of 2");
+  }
+  await signedBy(other!.publicKey.export({ type: "spki", format: "pem" }) as string, other!.privateKey);
 });
 
 test("canonical JSON is what the signatures cover", () => {

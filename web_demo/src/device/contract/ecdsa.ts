@@ -1,6 +1,6 @@
 /** ECDSA P-256 with SHA-256 through WebCrypto: keys as DER, signatures as DER, both read strictly. */
 import { ContractError } from "../errors.ts";
-import { fromBase64, type Bytes } from "./bytes.ts";
+import { fromBase64, hex, type Bytes } from "./bytes.ts";
 
 const ALGORITHM = { name: "ECDSA", namedCurve: "P-256" } as const;
 const SCALAR_BYTES = 32;
@@ -33,6 +33,11 @@ export async function importPem(pem: string): Promise<CryptoKey> {
   const body = PEM.exec(pem)?.[1];
   if (body === undefined) throw new ContractError("A public key is not in PEM.");
   return importKey(fromBase64(body.replaceAll(/\s/g, "")));
+}
+
+/** Return what is the same for one public key however its text was spelt: its SubjectPublicKeyInfo, in hex. */
+export async function keyIdentity(key: CryptoKey): Promise<string> {
+  return hex(new Uint8Array(await crypto.subtle.exportKey("spki", key)));
 }
 
 /**

@@ -1,9 +1,9 @@
 /**
  * What a device believes: The Update Framework's metadata, refreshed and read.
  *
- * Trust begins with one root whose digest came with the enrolment line; every refresh starts from it. Nothing is kept
- * of an update that did not succeed as a whole: the caller stores the returned state in one transaction, or the one
- * before stays. Expiry is judged after everything else, and also for metadata that is already known, so that an expired
+ * Trust begins with one root whose digest came with the enrolment line; every refresh starts from it. A newer root is
+ * kept as soon as it is verified, so that keys that it revokes stay revoked whatever fails afterwards. Of the other roles
+ * nothing is kept unless the update succeeds as a whole: the caller stores the returned state in one transaction. Expiry is judged after everything else, and also for metadata that is already known, so that an expired
  * timestamp that is replayed is noticed.
  *
  * Source: The Update Framework specification 1.0.34, section 5 (detailed client workflow).
@@ -41,6 +41,9 @@ export interface TrustState {
   readonly known: { readonly timestamp: Bytes; readonly snapshot: Bytes; readonly targets: Bytes } | null;
 }
 
+/** Stores a state in which only roots are news. */
+export type KeepRoots = (state: TrustState) => Promise<void>;
+
 /** What a refresh gives: what to believe, and what to store of it. */
 export interface Refreshed {
   readonly view: View;
@@ -74,6 +77,7 @@ export async function checkRoot(data: Bytes, digest: string): Promise<void> {
  * @param transport - Where the repository is.
  * @param nowMs - The device's clock.
  * @param oldestTargets - Targets older than this version are refused (enrolment line).
+ * @param keepRoots - Called with each newer root that was verified, before anything else is fetched (spec 5.3.8).
  * @throws TrustError - Refused; reason `metadata_expired`, `metadata_rollback`, `metadata_unsigned`,
  *   `metadata_mismatch`, `metadata_too_large`, `metadata_invalid` or `trust_damaged`.
  * @throws TransportError - The repository could not be reached, or did not answer as one.
@@ -83,9 +87,10 @@ export async function refresh(
   transport: Transport,
   nowMs: number,
   oldestTargets: number,
+  keepRoots: KeepRoots,
 ): Promise<Refreshed> {
   const refresher = new Refresher(transport, nowMs);
-  const { roots, root } = await refresher.roots(before);
+  const { roots, root } = await refresher.roots(before, keepRoots);
   const known = before.known === null ? null : await knownUnder(root, before.known);
   const timestamp = await refresher.timestamp(root, known?.timestamp ?? null);
   const snapshot = await refresher.snapshot(root, timestamp.metadata, known?.snapshot ?? null);
@@ -145,7 +150,10 @@ class Refresher {
   }
 
   /** Spec 5.3: from the pinned root, each next one signed by the keys of both. */
-  async roots(before: TrustState): Promise<{ readonly roots: readonly Bytes[]; readonly root: Root }> {
+  async roots(
+    before: TrustState,
+    keepRoots: KeepRoots,
+  ): Promise<{ readonly roots: readonly Bytes[]; readonly root: Root }> {
     const pinned = before.roots[0];
     if (pinned === undefined || (await sha256Hex(pinned)) !== before.rootDigest) {
       throw new TrustError(
@@ -156,12 +164,13 @@ class Refresher {
     }
     let root = readRoot(pinned);
     for (const data of before.roots.slice(1)) root = await nextRoot(root, data);
-    const roots = [...before.roots];
+    let roots = before.roots;
     for (let number = 0; number < MAX_ROOT_ROTATIONS; number += 1) {
       const data = await this.nextRootBytes(root.version + 1);
       if (data === null) break;
       root = await nextRoot(root, data);
-      roots.push(data);
+      roots = [...roots, data];
+      await keepRoots({ ...before, roots });
     }
     this.checkExpiry(root);
     return { roots, root };

@@ -8,7 +8,7 @@
 import { ContractError, TrustError } from "../errors.ts";
 import { fromHex, type Bytes } from "../contract/bytes.ts";
 import * as checks from "../contract/checks.ts";
-import { importPem, verify } from "../contract/ecdsa.ts";
+import { importPem, keyIdentity, verify } from "../contract/ecdsa.ts";
 import { parseObject, type Json, type JsonObject } from "../contract/json.ts";
 import { canonicalBytes } from "./canonical.ts";
 import { refused } from "./refusals.ts";
@@ -117,7 +117,8 @@ export function readFileFacts(metadata: Metadata, name: string): FileFacts {
 }
 
 /**
- * Check that enough of a role's keys signed metadata; one key counts once, under whatever ids it is listed.
+ * Check that enough of a role's keys signed metadata; one key counts once, under whatever ids and in whatever spelling
+ * it is listed.
  *
  * @throws TrustError - Fewer than the threshold (reason `metadata_unsigned`).
  */
@@ -125,20 +126,22 @@ export async function checkSigned(metadata: Metadata, role: RoleKeys): Promise<v
   const valid = new Set<string>();
   for (const { keyId, signature } of metadata.signatures) {
     const pem = role.keys.get(keyId);
-    if (pem === undefined || valid.has(pem)) continue;
-    if (await signedBy(pem, signature, metadata.signedBytes)) valid.add(pem);
+    const signer = pem === undefined ? null : await signerOf(pem, signature, metadata.signedBytes);
+    if (signer !== null) valid.add(signer);
   }
   if (valid.size < role.threshold) {
     throw refused("metadata_unsigned", `${metadata.role} has ${valid.size} of ${role.threshold} signatures`);
   }
 }
 
-async function signedBy(pem: string, signature: Bytes, message: Bytes): Promise<boolean> {
+/** Return the key itself if it signed the message, else null. */
+async function signerOf(pem: string, signature: Bytes, message: Bytes): Promise<string | null> {
   try {
-    return await verify(await importPem(pem), signature, message);
+    const key = await importPem(pem);
+    return (await verify(key, signature, message)) ? await keyIdentity(key) : null;
   } catch (error) {
     if (!(error instanceof ContractError)) throw error;
-    return false; // a key that cannot be read signs nothing
+    return null; // a key that cannot be read signs nothing
   }
 }
 
