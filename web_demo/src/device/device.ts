@@ -13,7 +13,7 @@
  */
 import { parseEnrolmentLine } from "./contract/enrolment.ts";
 import { enrol, type Wishes } from "./enrolment.ts";
-import { ScoringError, StorageError, UnsupportedError } from "./errors.ts";
+import { ScoringError, StorageError } from "./errors.ts";
 import { Emitter, type DeviceEvents } from "./events.ts";
 import { loadIdentity, notEnrolled, type Identity } from "./identity.ts";
 import { Leadership } from "./leadership.ts";
@@ -30,7 +30,7 @@ import { synchronise, type SyncReport } from "./sync.ts";
 import { Transport } from "./transport.ts";
 import { uploadAll, type UploadReport } from "./upload.ts";
 import type { Verdict } from "./verdict.ts";
-import { VERSION } from "./versions.ts";
+import { runtimeFields } from "./versions.ts";
 
 /** What a device's owner decides. */
 export interface DeviceOptions {
@@ -109,7 +109,7 @@ export class Device {
     const parsed = parseEnrolmentLine(line);
     await this.errand(async () => {
       const chosen = { name: null, cohort: null, ...wishes };
-      await enrol(this.database, this.transport(parsed.url), parsed, chosen, await this.runtimeFields());
+      await enrol(this.database, this.transport(parsed.url), parsed, chosen, await runtimeFields(this.platform));
     });
   }
 
@@ -168,7 +168,7 @@ export class Device {
       const transport = this.transport(identity.serverUrl);
       const sender = { database: this.database, transport, identity, clock: this.platform.clock };
       const report = await uploadAll(sender, withSummaries);
-      await reportStatus(transport, identity.token, await this.status(), await this.runtimeFields());
+      await reportStatus(transport, identity.token, await this.status(), await runtimeFields(this.platform));
       this.emitter.emit("uploaded", report);
       return report;
     });
@@ -274,17 +274,6 @@ export class Device {
 
   private transport(serverUrl: string): Transport {
     return new Transport(serverUrl, this.platform.fetch, this.platform.clock);
-  }
-
-  private async runtimeFields(): Promise<Readonly<Record<string, string>>> {
-    const fields = { edge_runtime: `web ${VERSION}`, platform: this.platform.userAgent };
-    try {
-      return { ...fields, onnxruntime: await this.platform.runtime.version() };
-    } catch (error) {
-      // A device that cannot score still has results to send, and tells its server that it lives.
-      if (!(error instanceof ScoringError || error instanceof UnsupportedError)) throw error;
-      return fields;
-    }
   }
 }
 

@@ -1,8 +1,23 @@
 /** Which programs a device runs, and whether a bundle can run on them. */
-import { TrustError } from "./errors.ts";
+import { ScoringError, TrustError, UnsupportedError } from "./errors.ts";
+import type { Platform } from "./platform.ts";
 
 /** Version of this library; the page reports it to the server. */
-export const VERSION = "0.1.0";
+const VERSION = "0.1.0";
+
+/**
+ * Return what a device reports of the programs it runs, without `onnxruntime` when the scoring runtime has failed: a
+ * device that cannot score still has results to send, and tells its server that it lives.
+ */
+export async function runtimeFields({ runtime, userAgent }: Platform): Promise<Readonly<Record<string, string>>> {
+  const fields = { edge_runtime: `web ${VERSION}`, platform: userAgent };
+  try {
+    return { ...fields, onnxruntime: await runtime.version() };
+  } catch (error) {
+    if (!(error instanceof ScoringError || error instanceof UnsupportedError)) throw error;
+    return fields;
+  }
+}
 
 /**
  * Check a version bound of a manifest, such as `>=1.20`.

@@ -2,9 +2,10 @@
  * What a device believes: The Update Framework's metadata, refreshed and read.
  *
  * Trust begins with one root whose digest came with the enrolment line; every refresh starts from it. A newer root is
- * kept as soon as it is verified, so that keys that it revokes stay revoked whatever fails afterwards. Of the other roles
- * nothing is kept unless the update succeeds as a whole: the caller stores the returned state in one transaction. Expiry is judged after everything else, and also for metadata that is already known, so that an expired
- * timestamp that is replayed is noticed.
+ * kept as soon as it is verified, so that keys that it revokes stay revoked whatever fails afterwards. Of the other
+ * roles nothing is kept unless the update succeeds as a whole: the caller stores the returned state in one transaction.
+ * Expiry is judged after everything else, and also for metadata that is already known, so that an expired timestamp
+ * that is replayed is noticed.
  *
  * Source: The Update Framework specification 1.0.34, section 5 (detailed client workflow).
  */
