@@ -1,13 +1,14 @@
 """What has to happen by itself: signing again, partitions, retention, rollouts moved, incidents resolved, sweeping.
 
-Every worker runs one such thread; Postgres advisory locks see to it that one of them does the work. A failure is
-logged and tried again at the next turn.
+Every worker runs one such thread; Postgres advisory locks see to it that one of them does the work. A failure, of
+whatever kind, is counted, logged and tried again at the next turn: the thread must outlive every fault but the process.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
@@ -30,6 +31,7 @@ from sync_server.ingest.rollups import fold_shards
 from sync_server.repository.signing import sign_again_if_due
 from sync_server.rollouts.controller import tend
 from sync_server.scoring import keeping
+from sync_server.upkeep_metrics import FAILURES, LAST_DONE
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +40,8 @@ TURN_SECONDS = 60.0
 
 def run_once(database: Database, read_key: Callable[[], ec.EllipticCurvePrivateKey], config: ServerConfig) -> None:
     """Do what is due. Each part is a transaction of its own, and one that fails is logged and holds up no other.
+
+    The metrics learn what failed, and when each part last did not.
 
     Args:
         database: The database.
@@ -71,8 +75,14 @@ def _parts(config: ServerConfig, now: datetime) -> dict[str, Callable[[Session],
 def _try(what: str, part: Callable[[], None]) -> None:
     try:
         part()
+        LAST_DONE.labels(what).set(time.time())
     except (StellaError, SQLAlchemyError) as error:
+        FAILURES.labels(what).inc()
         log.error("upkeep (%s) failed and will be tried again: %s", what, str(error).splitlines()[0])
+    # A fault in one part must not end the thread, and with it signing and everything else, for good.
+    except Exception:
+        FAILURES.labels(what).inc()
+        log.exception("upkeep (%s) met a fault and will be tried again", what)
 
 
 def _sign(database: Database, read_key: Callable[[], ec.EllipticCurvePrivateKey]) -> None:

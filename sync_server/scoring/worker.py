@@ -98,7 +98,6 @@ class ScoringWorker:
             listing, challengers = self.listings.now(session)
         if self._warmed_for == (listing.digest, challengers):
             return 0
-        self._warmed_for = (listing.digest, challengers)
         ready = 0
         for choice in [*needed(listing), *_challenging(listing, challengers)][: self._most_models]:
             try:
@@ -106,6 +105,7 @@ class ScoringWorker:
             except RequestError:
                 continue  # the cache has told the log why
             ready += 1
+        self._warmed_for = (listing.digest, challengers)
         return ready
 
     def follow(self, stop: threading.Event) -> None:
@@ -119,6 +119,9 @@ class ScoringWorker:
                 self.warmth = "warm"  # nothing was published yet, so there is nothing to load
             except (StellaError, SQLAlchemyError) as error:
                 log.error("models could not be loaded ahead: %s", str(error).splitlines()[0])
+            # A fault over one bundle must not end the thread that loads the next ones.
+            except Exception:
+                log.exception("models could not be loaded ahead for a fault")
             if stop.wait(FOLLOW_SECONDS):
                 return
 

@@ -211,6 +211,10 @@ def start_deliveries(app: Flask) -> threading.Event:
             except (StellaError, SQLAlchemyError) as error:
                 log.error("webhooks wait: %s", str(error).splitlines()[0])
                 busy = False
+            # A fault over one event must not end this worker's deliveries for good.
+            except Exception:
+                log.exception("webhooks wait after a fault")
+                busy = False
             if not busy:
                 stop.wait(IDLE_SECONDS)
 

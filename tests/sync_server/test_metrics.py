@@ -113,6 +113,7 @@ def test_the_fleet_in_figures(
 def test_a_scrape_of_several_workers_and_the_dead(tmp_path: Path) -> None:
     """Two workers, one killed and replaced: no count is lost, and no files pile up."""
     data = ("--data-dir", str(tmp_path))
+    begun = time.time()
     with serving(tmp_path, "--workers", "2", SYNC_SERVER_LOG_FORMAT="json") as (address, process):
         token = run("token", "create", "--kind", "viewer", "--name", "prometheus", *data)[0]
 
@@ -123,6 +124,13 @@ def test_a_scrape_of_several_workers_and_the_dead(tmp_path: Path) -> None:
         for _ in range(40):
             fetch(f"{address}/health")
         assert count() == 40
+
+        def done() -> dict[tuple[str, ...], float]:
+            return samples(fetch(f"{address}/metrics", token), "upkeep_last_done_timestamp_seconds")
+
+        wait_until(lambda: {("signing",), ("scored windows",)} <= set(done()))
+        # The process that starts the workers has no upkeep, and does not count with a zero.
+        wait_until(lambda: min(done().values()) >= begun)
         folder = _folder_of(process)
         victim = min(pid for pid in workers_of(process) if (folder / f"counter_{pid}.db").exists())
         os.kill(victim, signal.SIGKILL)

@@ -6,15 +6,18 @@ import hashlib
 import json
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from obstore.store import MemoryStore
+from prometheus_client import REGISTRY
 from simulators.bundles import BuiltBundle, SmallBundle
 from simulators.release_engineer import ReleaseEngineer, multipart
 from sqlalchemy import func, select
@@ -183,6 +186,33 @@ def test_a_part_of_upkeep_that_fails_holds_up_no_other(
         session.add(LoginAttempt(username_digest=bytes(32), address="::1", at=utc_now() - timedelta(days=1)))
     run_once(database, lambda: other, ServerConfig())
     assert "upkeep (signing) failed" in caplog.text
+    with database.session() as session:
+        assert session.scalar(select(func.count()).select_from(LoginAttempt)) == 0
+
+
+def test_a_fault_in_upkeep_is_told_and_ends_nothing(
+    engineer: ReleaseEngineer, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A bug, not a refusal: the other parts are done, and the metrics know of both."""
+
+    def broken() -> Any:
+        raise TypeError("a bug")
+
+    def figures(part: str) -> tuple[float, float]:
+        found = [
+            REGISTRY.get_sample_value(f"upkeep_{name}", {"part": part}) or 0.0
+            for name in ("failures_total", "last_done_timestamp_seconds")
+        ]
+        return found[0], found[1]
+
+    with database.session() as session:
+        session.add(LoginAttempt(username_digest=bytes(32), address="::1", at=utc_now() - timedelta(days=1)))
+    before, swept, begun = figures("signing"), figures("log-ins"), time.time()
+    run_once(database, broken, ServerConfig())
+    assert "upkeep (signing) met a fault" in caplog.text
+    assert "TypeError: a bug" in caplog.text
+    assert figures("signing") == (before[0] + 1, before[1])
+    assert (figures("log-ins")[0], figures("log-ins")[1] >= begun) == (swept[0], True)
     with database.session() as session:
         assert session.scalar(select(func.count()).select_from(LoginAttempt)) == 0
 

@@ -261,6 +261,29 @@ def test_one_event_that_is_refused_does_not_stop_the_others(database: Database, 
     assert order == [1, 2, 1, 2]
 
 
+def test_a_fault_over_one_event_ends_no_deliveries(
+    app: Flask, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A bug, not a refusal: the thread goes on with its next turn."""
+    again, turns = threading.Event(), iter([TypeError("a bug")])
+
+    def broken_once(_database: Database, _key: bytes) -> bool:
+        for error in turns:
+            raise error
+        again.set()
+        return False
+
+    monkeypatch.setattr(delivery, "deliver_one", broken_once)
+    monkeypatch.setattr(delivery, "IDLE_SECONDS", 0.01)
+    stop = delivery.start_deliveries(app)
+    assert again.wait(20)
+    stop.set()
+    for thread in threading.enumerate():
+        if thread.name == "webhooks":
+            thread.join(10)
+    assert "TypeError: a bug" in caplog.text
+
+
 def test_an_event_is_given_up(database: Database, make_hook: Callable[..., int]) -> None:
     number = make_hook()
     tell(database)
