@@ -1,11 +1,15 @@
 """Bring a database to the newest schema, as the owner of the tables, one process at a time.
 
 Old servers keep running while a new one migrates: a migration adds, and what it makes useless is dropped by a later
-one. The schema's first version is what the rooms' ``ddl`` modules hold; they are frozen once released.
+one. Each is a transaction of its own, so that its locks end with it, and it waits for none of them longer than
+``LOCK_SECONDS``: whoever comes after a waiting lock waits as well. The schema's first version is what the rooms'
+``ddl`` modules hold; they are frozen once released.
 """
 
 from __future__ import annotations
 
+import logging
+import time
 from pathlib import Path
 
 from alembic import command
@@ -18,7 +22,16 @@ from sqlalchemy.exc import DBAPIError
 from edge_runtime.errors import StorageError
 from sync_server.db import is_away, sqlalchemy_url
 
-_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('stella:migrate', 0))"
+log = logging.getLogger(__name__)
+
+LOCK_SECONDS = 5.0
+# How often a migration tries, and how long it lets the others work in between.
+_ATTEMPTS = 5
+_PAUSE_SECONDS = 2.0
+_LOCK_NOT_AVAILABLE = "55P03"
+
+# Of the session, since it spans the migrations' transactions; it ends with the connection.
+_LOCK = "SELECT pg_advisory_lock(hashtextextended('stella:migrate', 0))"
 # What the server may do with what the owner made. Nothing of the audit trail can be changed or deleted by it.
 _GRANTS = (
     "GRANT USAGE ON SCHEMA public TO {role}",
@@ -44,9 +57,10 @@ def head() -> str:
 
 
 def migrate(owner_url: str, *, app_role: str | None) -> str:
-    """Run every migration that is missing, in one transaction, and give the app role its rights.
+    """Run every migration that is missing, each in a transaction of its own, and give the app role its rights.
 
-    Processes that start together wait for each other; the later ones find nothing left to do.
+    Processes that start together wait for each other; the later ones find nothing left to do. Where one fails, those
+    before it stay and it has changed nothing: the next call goes on there.
 
     Args:
         owner_url: Address of the database as the role that owns the tables.
@@ -56,35 +70,72 @@ def migrate(owner_url: str, *, app_role: str | None) -> str:
         The version that the schema has now.
 
     Raises:
-        StorageError: The database cannot be reached, is newer than this program, or refuses.
+        StorageError: The database cannot be reached, is newer than this program, refuses, or others hold for too long
+            what a migration needs.
     """
     engine = create_engine(sqlalchemy_url(owner_url), connect_args={"connect_timeout": 10})
     try:
-        with engine.begin() as connection:
+        with engine.connect() as connection:
             connection.execute(text(_LOCK))
-            version = _upgrade(connection)
+            # After it: the wait for another process that migrates has no bound.
+            connection.execute(text(f"SET lock_timeout = {round(LOCK_SECONDS * 1000)}"))
+            connection.commit()
+            version = _upgrade_patiently(connection)
             if app_role is not None:
                 _grant(connection, app_role)
+                connection.commit()
         return version
     except DBAPIError as error:
-        reason = str(error.orig).strip().splitlines()[0]
-        if is_away(error):
-            raise StorageError(
-                f"The database cannot be reached for the migration: {reason}.",
-                advice="Start it, and check the address and password of its owner role.",
-            ) from error
-        raise StorageError(
-            f"The migration failed and changed nothing: {reason}.", advice="Check that the role owns the tables."
-        ) from error
+        raise _refusal(error) from error
     finally:
         engine.dispose()
 
 
+def _upgrade_patiently(connection: Connection) -> str:
+    """Upgrade, again after a pause where others hold a lock: they work on meanwhile instead of queueing behind."""
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            return _upgrade(connection)
+        except DBAPIError as error:
+            connection.rollback()
+            if attempt == _ATTEMPTS or _state(error) != _LOCK_NOT_AVAILABLE:
+                raise
+            log.warning("a migration waits for a lock that others hold; try %d of %d follows", attempt + 1, _ATTEMPTS)
+            time.sleep(_PAUSE_SECONDS)
+    raise AssertionError("unreachable")
+
+
+def _state(error: DBAPIError) -> str | None:
+    state: str | None = getattr(error.orig, "sqlstate", None)
+    return state
+
+
+def _refusal(error: DBAPIError) -> StorageError:
+    reason = str(error.orig).strip().splitlines()[0]
+    if _state(error) == _LOCK_NOT_AVAILABLE:
+        return StorageError(
+            f"A migration needs a table that others held through {_ATTEMPTS} tries of {LOCK_SECONDS:g} seconds; it"
+            " changed nothing, and those before it stay.",
+            advice="End long transactions (pg_stat_activity shows them), then run: sync-server migrate",
+        )
+    if is_away(error):
+        return StorageError(
+            f"The database cannot be reached for the migration: {reason}.",
+            advice="Start it, and check the address and password of its owner role.",
+        )
+    return StorageError(
+        f"A migration failed and changed nothing, those before it stay: {reason}.",
+        advice="Check that the role owns the tables.",
+    )
+
+
 def _upgrade(connection: Connection) -> str:
+    """Run what is missing on a connection without an open transaction, and leave it so."""
     config = _config()
     scripts = ScriptDirectory.from_config(config)
     head = scripts.get_current_head() or ""
     present = MigrationContext.configure(connection).get_current_revision()
+    connection.commit()  # Alembic makes transactions of its own only where none is open
     if present is not None and present not in {script.revision for script in scripts.walk_revisions()}:
         raise StorageError(
             f"The database has schema {present}, which this program does not know.",
@@ -92,6 +143,7 @@ def _upgrade(connection: Connection) -> str:
         )
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
+    connection.commit()
     return head
 
 

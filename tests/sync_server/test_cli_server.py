@@ -244,6 +244,43 @@ def test_a_database_of_the_first_schema_is_brought_forward(tmp_path: Path) -> No
     assert found == [("{[1,5)}", 0, 0)] * 2
 
 
+def test_a_migration_that_fails_leaves_those_before_it(tmp_path: Path) -> None:
+    """A table of the third migration's name stands in the way: the second has come, the third has changed nothing."""
+    with EmbeddedPostgres(tmp_path / "pg") as postgres:
+        _make_first_schema(postgres.owner_url)
+        with psycopg.connect(postgres.owner_url.replace("+psycopg", ""), autocommit=True) as owner:
+            owner.execute("CREATE TABLE webhook_deliveries (x int)")
+            with pytest.raises(StorageError, match="changed nothing, those before it stay"):
+                migrate(postgres.owner_url, app_role="stella_app")
+            assert owner.execute("SELECT version_num FROM alembic_version").fetchall() == [("0002",)]
+            assert owner.execute("SELECT to_regclass('webhooks')").fetchone() == (None,)
+            owner.execute("DROP TABLE webhook_deliveries")
+            assert migrate(postgres.owner_url, app_role="stella_app") == migrations.head()
+
+
+def test_a_migration_does_not_wait_for_a_lock_while_others_queue_behind_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A transaction that has read ``streams`` stays open: the second migration gives up, and goes on once it ends."""
+    monkeypatch.setattr(migrations, "LOCK_SECONDS", 0.2)
+    monkeypatch.setattr(migrations, "_PAUSE_SECONDS", 0.01)
+    with EmbeddedPostgres(tmp_path / "pg") as postgres, ThreadPoolExecutor(1) as pool:
+        _make_first_schema(postgres.owner_url)
+        with psycopg.connect(postgres.owner_url.replace("+psycopg", "")) as reader:
+            reader.execute("SELECT FROM streams")
+            with pytest.raises(StorageError, match="others held through 5 tries"):
+                migrate(postgres.owner_url, app_role="stella_app")
+            assert "try 5 of 5 follows" in caplog.text
+            assert reader.execute("SELECT version_num FROM alembic_version").fetchall() == [("0001",)]
+            caplog.clear()
+            monkeypatch.setattr(migrations, "_PAUSE_SECONDS", 2.0)
+            patient = pool.submit(migrate, postgres.owner_url, app_role="stella_app")
+            while "try 2 of 5 follows" not in caplog.text:
+                time.sleep(0.01)
+            reader.rollback()
+            assert patient.result(60) == migrations.head()
+
+
 def _send(url: str, token: str, parts: dict[str, bytes]) -> None:
     body, kind = encode_multipart_formdata({name: (name.rpartition("/")[2], data) for name, data in parts.items()})
     headers = {"Content-Type": kind, "Authorization": f"Bearer {token}"}
