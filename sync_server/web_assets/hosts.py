@@ -6,6 +6,7 @@ With the setting ``device_page_url``, that host answers what a device needs and 
 
 from __future__ import annotations
 
+import re
 from urllib.parse import urlsplit
 
 from flask import Blueprint, redirect, request
@@ -20,14 +21,12 @@ blueprint = Blueprint("device_host", __name__)
 PAGE = "/device/"
 _ANSWERED = (routes.DEVICES, routes.RESULTS, routes.DEVICE_STATUS, routes.HEALTH, PAGE.rstrip("/"))
 _ANSWERED_BELOW = (PAGE, routes.METADATA, routes.TARGETS)
-_DEFAULT_PORTS = {"http": 80, "https": 443}
+_PORT = re.compile(r":[0-9]*\Z")  # an IPv6 address ends with a bracket
 
 
-def host_of(url: str) -> str:
-    """Return the Host header that a browser sends for an address: no default port, lower case."""
-    parts = urlsplit(url)
-    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
-    return host if parts.port in (None, _DEFAULT_PORTS.get(parts.scheme)) else f"{host}:{parts.port}"
+def host_name(host: str) -> str:
+    """Return the name in a Host header: lower case and without a port, which proxies leave out and cookies ignore."""
+    return _PORT.sub("", host.lower())
 
 
 @blueprint.before_app_request
@@ -36,7 +35,7 @@ def _keep_hosts_apart() -> BaseResponse | None:
     url = get_config().device_page_url
     if url is None:
         return None
-    if request.host.lower() != host_of(url):
+    if host_name(request.host) != host_name(urlsplit(url).netloc):
         elsewhere = request.path == PAGE.rstrip("/") or request.path.startswith(PAGE)
         return redirect(url.rstrip("/") + request.path) if elsewhere else None
     if request.path == "/":

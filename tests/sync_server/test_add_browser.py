@@ -23,7 +23,7 @@ from sync_server.app import create_app
 from sync_server.config import ServerConfig, load_config
 from sync_server.db import Database
 from sync_server.repository.online_key import load_or_create, public_pem
-from sync_server.web_assets.hosts import host_of
+from sync_server.web_assets.hosts import host_name
 
 LogIn = Callable[..., tuple[FlaskClient, str]]
 OWN_HOST = "http://device.example:8080"
@@ -169,6 +169,22 @@ def test_a_page_address_that_is_no_host_of_its_own(url: str, error: type[Excepti
         load_config(environ={}, public_url="https://fleet.example", device_page_url=url)
 
 
-def test_default_ports_are_no_part_of_a_host() -> None:
-    assert host_of("https://Device.example:443") == host_of("https://device.example/") == "device.example"
-    assert host_of("http://[::1]:8080") == "[::1]:8080"
+def test_ports_are_no_part_of_a_hosts_name() -> None:
+    assert host_name("Device.example:8443") == host_name("device.example:") == host_name("device.example")
+    assert host_name("[::1]:8080") == host_name("[::1]") == "[::1]"
+    assert host_name("device.example:x") != "device.example"
+
+
+@pytest.mark.parametrize("host", ["device.example", "device.example:8443", "Device.Example:443"])
+def test_a_proxy_that_leaves_the_port_out_keeps_the_hosts_apart(
+    host: str, server_config: ServerConfig, database: Database
+) -> None:
+    """nginx's $host holds no port; the setting names one."""
+    config = dataclasses.replace(server_config, device_page_url="https://device.example:8443")
+    client = create_app(config, database).test_client()
+    assert client.get("/", base_url=f"https://{host}").headers["Location"] == "/device/"
+    assert "This host answers devices only" in client.get("/login", base_url=f"https://{host}").text
+    page = client.get("/device/", base_url=f"https://{host}")
+    assert (page.status_code, page.headers.get("Location")) == (200, None)
+    away = client.get("/device/", base_url="https://fleet.example:8443")
+    assert away.headers["Location"] == "https://device.example:8443/device/"
