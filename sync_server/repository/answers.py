@@ -9,7 +9,8 @@ How old an answer can be, counted from when its reading began:
 
 - Up to ``FRESH_SECONDS`` it is repeated. Past ``RENEW_SECONDS`` one request asks the app again meanwhile.
 - Older than that, requests wait for one of them to ask. So what was committed is seen within a second; what a request
-  to this very process has changed, a publish or a rollout, is seen at once.
+  to this very process has changed, a publish or a rollout, is seen at once. A refused request has changed nothing, so
+  that nobody without rights can make this memory forget.
 - When the app does not answer (its database is away or slow), what was said up to ``KEPT_SECONDS`` ago is repeated:
   not longer than any HTTP cache may keep it, because ``Cache-Control`` says so. Then the app's own answer, 503, is
   what everybody gets.
@@ -34,7 +35,7 @@ from flask import Flask
 from werkzeug.http import parse_etags
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from edge_runtime.contract.routes import ANOMALIES, DEVICE_STATUS, DEVICES, METADATA, RESULTS
+from edge_runtime.contract.routes import CHANNELS, METADATA, PUBLISH
 from sync_server.http import STRICT_TRANSPORT_SECURITY, request_id
 from sync_server.logs import log_request
 from sync_server.request_metrics import count_request
@@ -59,8 +60,8 @@ _CONDITIONS = ("HTTP_IF_MATCH", "HTTP_IF_UNMODIFIED_SINCE", "HTTP_RANGE", "HTTP_
 _EACH_TIME = frozenset({"content-length", "date", "strict-transport-security", "x-request-id"})
 # What Werkzeug takes off a 304.
 _ENTITY = frozenset({"content-type", "last-modified"})
-# Requests that change something, but never metadata, and come so often that they must not cost a new reading each.
-_ELSEWHERE = (RESULTS, DEVICE_STATUS, DEVICES, ANOMALIES)
+# Where metadata is changed: the API's doors and the form of the operators' page.
+_CHANGING = (PUBLISH, CHANNELS, "/rollouts/")
 _NOT_MODIFIED = "304 NOT MODIFIED"
 _ROUTE = f"{METADATA}<name>"  # as Flask calls it
 
@@ -122,14 +123,22 @@ class MetadataAnswers:
         began, path = time.perf_counter(), environ.get("PATH_INFO", "")
         answer = self._answer(path, environ) if path.startswith(METADATA) and _is_plain(path, environ) else None
         if answer is None:
-            said = self._app(environ, start_response)
-            if environ["REQUEST_METHOD"] not in ("GET", "HEAD", "OPTIONS") and not path.startswith(_ELSEWHERE):
-                self._changed_at = self._clock()
-            return said
+            may_change = environ["REQUEST_METHOD"] in ("POST", "PUT") and path.startswith(_CHANGING)
+            return self._app(environ, self._noting(start_response) if may_change else start_response)
         status, headers, body = _repeated(answer, environ)
         self._observe(environ, int(status[:3]), time.perf_counter() - began)
         start_response(status, headers)
         return body
+
+    def _noting(self, start_response: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a ``start_response`` that notes when a change was accepted: it was committed before the answer."""
+
+        def start(status: str, *rest: Any) -> Any:
+            if int(status[:3]) < 400:
+                self._changed_at = self._clock()
+            return start_response(status, *rest)
+
+        return start
 
     def _observe(self, environ: Environ, status: int, seconds: float) -> None:
         """Count and log an answer as Flask's are."""

@@ -167,6 +167,29 @@ def test_uploads_cost_no_new_reading() -> None:
     assert app.asked.count(TIMESTAMP) == 1
 
 
+@pytest.mark.parametrize("path", ["/api/publish", "/api/channels/stable", "/rollouts/stable"])
+def test_only_a_change_that_was_accepted_costs_a_new_reading(path: str) -> None:
+    """A flood without rights must not make the database answer every poll."""
+    app = Fake()
+    door = Client(MetadataAnswers(app, clock=Clock()))
+    door.get(TIMESTAMP)
+    for status in ("401 UNAUTHORIZED", "403 FORBIDDEN", "404 NOT FOUND", "422 UNPROCESSABLE", "503 AWAY"):
+        app.status = status
+        door.post(path)
+        door.put(path)
+    app.status = "200 OK"
+    for elsewhere in ("/login", "/nothing/here", "/device/"):
+        door.post(elsewhere)
+    door.get(path)
+    assert (door.get(TIMESTAMP).status_code, app.asked.count(TIMESTAMP)) == (200, 1)
+    for accepted, status in enumerate(("200 OK", "201 CREATED", "303 SEE OTHER"), start=2):
+        app.status = status
+        door.post(path)
+        app.status = "200 OK"
+        door.get(TIMESTAMP)
+        assert app.asked.count(TIMESTAMP) == accepted
+
+
 @pytest.mark.parametrize("proxies", [0, 1])
 def test_behind_a_proxy_the_scheme_is_the_proxys(
     engineer: ReleaseEngineer, server_config: ServerConfig, database: Database, proxies: int
