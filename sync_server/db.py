@@ -4,7 +4,7 @@
 writes ``with session_scope() as session:``; one such block is one transaction, committed when the block ends and
 rolled back when it raises. Code outside a request (commands, threads, tests) holds the Database itself and writes
 ``with database.session() as session:``. Services take the session as their first argument and never commit.
-Nothing is cached between requests: processes hold no state.
+No session outlives its block, so that none repeats what another request has read.
 
 **Retries.** A transaction that Postgres ends to resolve a conflict (serialization 40001, deadlock 40P01) is safe to
 repeat as a whole, which is what :meth:`Database.run` does, three times. A lost connection is not repeated: a commit
@@ -164,17 +164,20 @@ class Database:
 
     def _call(self, statement: LiteralString, values: Mapping[str, Any]) -> dict[str, Any] | None:
         lent = self.engine.raw_connection()
+        whole = False
         try:
             connection = cast("psycopg.Connection[Any]", lent.driver_connection)
             connection.autocommit = True
             with connection.cursor(row_factory=dict_row) as cursor:
                 row = cursor.execute(statement, values).fetchone()
             connection.autocommit = False
+            whole = True
             return row
-        except psycopg.Error:
-            lent.invalidate()  # errors are rare, and a connection in an unknown state is worth less than a new one
-            raise
         finally:
+            # Whatever was raised: a connection in an unknown state, perhaps still in autocommit, is worth less than a
+            # new one, and errors are rare.
+            if not whole:
+                lent.invalidate()
             lent.close()
 
     def dispose(self) -> None:

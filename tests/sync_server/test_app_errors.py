@@ -126,6 +126,23 @@ def test_a_database_that_is_down(server_config: ServerConfig, tmp_path: Path) ->
     database.dispose()
 
 
+def test_whatever_a_statement_raises_no_pooled_connection_stays_in_autocommit(postgres: EmbeddedPostgres) -> None:
+    """A lone surrogate is refused by the codec, which is no error of the driver."""
+    database = Database(postgres.app_url, pool_size=1)
+    statement = "SELECT %(word)s::text AS word"
+    for word in ("fine", "\ud800", "fine again"):
+        if word.isprintable():
+            assert database.call(statement, {"word": word}) == {"word": word}
+        else:
+            with pytest.raises(UnicodeEncodeError):
+                database.call(statement, {"word": word})
+        lent = database.engine.raw_connection()
+        assert lent.driver_connection is not None
+        assert not lent.driver_connection.autocommit, word
+        lent.close()
+    database.dispose()
+
+
 def test_a_database_that_goes_away_and_comes_back(
     tmp_path: Path, server_config: ServerConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
