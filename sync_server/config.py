@@ -59,7 +59,8 @@ class ServerConfig:
         results_days: Days after which results are dropped, whole months at a time; 0 keeps them for ever.
         rollup_days: Days after which the hourly roll-up is dropped; 0 keeps it for ever.
         scoring_models: Models that each worker keeps loaded to score for clients; 0 turns that off.
-        scoring_windows_per_minute: Windows that a device may have scored in a minute, by each worker.
+        scoring_windows_per_minute: Windows that a device may have scored in a minute, by each worker; a hundred
+            readings count as one.
         scoring_keep_days: How long sampled windows and their verdicts are kept.
         scoring_keep_windows: How many of them are kept at most.
         advice_url: OpenAI-compatible endpoint that writes advice, such as ``https://host/v1``. None: templates only.

@@ -30,7 +30,7 @@ class DeviceQuota:
         self._spent: dict[str, int] = {}
 
     def spend(self, device_id: str, windows: int) -> None:
-        """Count windows that a device asks for.
+        """Count windows that a device asks for, readings converted by :func:`~sync_server.scoring.service.cost_of`.
 
         Raises:
             RequestError: 429 when it asked for more than it may in this minute; what is refused is not counted.
@@ -46,5 +46,5 @@ class DeviceQuota:
                 return
         raise RequestError(
             429, "quota_exceeded", f"Device {device_id} had as many windows scored as one device may in a minute.",
-            advice="Send the request again later, or fewer windows.", retry_after_seconds=_MINUTE - second,
+            advice="Send the request again later, or fewer windows or readings.", retry_after_seconds=_MINUTE - second,
         )  # fmt: skip

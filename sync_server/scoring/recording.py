@@ -11,13 +11,15 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from sqlalchemy import insert
 from sqlalchemy.exc import SQLAlchemyError
 
 from edge_runtime.errors import ScoringError
+from edge_runtime.scoring import Verdicts
 from sync_server.db import Database, utc_now
 from sync_server.errors import RequestError
 from sync_server.scoring.cutting import Cut, cut
@@ -34,6 +36,8 @@ log = logging.getLogger(__name__)
 
 # Requests that wait, each with at most MAX_KEPT windows.
 MAX_WAITING = 64
+# Values that they hold together: 128 MB where all are readings as they came (8 bytes a place and 24 a float).
+MAX_WAITING_CELLS = 4 * 1024 * 1024
 # Windows of one request that are kept, the newest ones.
 MAX_KEPT = 32
 # A larger window is scored twice and compared, but not kept.
@@ -47,7 +51,8 @@ class Job:
     """A request whose windows are kept, and scored by a challenger where there is one.
 
     Attributes:
-        asked: The request: a challenger may cut its windows by another rule.
+        asked: The request: a challenger may cut its windows by another rule. Without its values once it waits and
+            there is no challenger.
         channel: The channel.
         device_id: The device that asked, None for an operator.
         cohort: Whose bundle was asked for.
@@ -79,20 +84,31 @@ class Recorder:
         self._database = database
         self._load = load
         self._waiting: queue.Queue[Job] = queue.Queue(MAX_WAITING)
+        self._cells = 0
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
     def offer(self, job: Job) -> None:
-        """Take a job unless too many wait; returns at once."""
-        try:
-            self._waiting.put_nowait(job)
-        except queue.Full:
-            COMPARED.labels("dropped").inc(len(job.judged.rows))
-            return
+        """Take a job with at least one verdict unless too much waits; returns at once."""
+        job = trimmed(job)
         with self._lock:
+            if not self._take(job):
+                COMPARED.labels("dropped").inc(len(job.judged.rows))
             if self._thread is None or not self._thread.is_alive():  # a bug may have ended it
                 self._thread = threading.Thread(target=self._work, name="challenger", daemon=True)
                 self._thread.start()
+
+    def _take(self, job: Job) -> bool:
+        """Queue a job where its values fit beside those of the others; alone, any job fits."""
+        cells = cells_of(job)
+        if self._cells and self._cells + cells > MAX_WAITING_CELLS:
+            return False
+        try:
+            self._waiting.put_nowait(job)
+        except queue.Full:
+            return False
+        self._cells += cells
+        return True
 
     def wait(self) -> None:
         """Wait until nothing waits any more."""
@@ -104,6 +120,8 @@ class Recorder:
             try:
                 self._keep(rows_of(job, self._load))
             finally:
+                with self._lock:
+                    self._cells -= cells_of(job)
                 self._waiting.task_done()
 
     def _keep(self, rows: Sequence[Row]) -> None:
@@ -117,15 +135,53 @@ class Recorder:
             COMPARED.labels("not_stored").inc(len(rows))
 
 
-def rows_of(job: Job, load: Callable[[Choice], LoadedModel]) -> list[Row]:
-    """Return the rows of a job's newest windows, scored by the challenger where there is one."""
-    judged = job.judged
+def trimmed(job: Job) -> Job:
+    """Return copies of what a job needs: the newest windows with a verdict, and of the request what cuts those anew.
+
+    Readings stay whole beside a challenger: how far back it looks is known when it is loaded. Without one nothing is
+    cut anew.
+
+    Args:
+        job: A job with at least one verdict.
+    """
+    judged, windows = job.judged, job.cut
     first = max(0, len(judged.rows) - MAX_KEPT)
+    start, verdicts = judged.rows[first], judged.verdicts
+    asked = msgspec.structs.replace(
+        job.asked,
+        windows=None if job.challenger is None or job.asked.windows is None else job.asked.windows[start:],
+        readings=None if job.challenger is None else job.asked.readings,
+        last=len(windows.windows) - start,
+    )
+    rows = tuple(row - start for row in judged.rows[first:])
+    newest = Verdicts(
+        verdicts.anomaly_score[first:].copy(), verdicts.raw_score[first:].copy(), verdicts.is_anomaly[first:].copy()
+    )
+    seconds = judged.seconds * len(rows) / len(judged.rows)
+    kept = replace(
+        windows, windows=windows.windows[start:].copy(), filled=windows.filled[start:].copy(),
+        observed_at_ms=windows.observed_at_ms[start:],
+    )  # fmt: skip
+    return replace(job, asked=asked, cut=kept, judged=Judged(rows, newest, seconds))
+
+
+def cells_of(job: Job) -> int:
+    """Return how many values a job holds on to: its windows, and those of its request."""
+    cells = job.cut.windows.size
+    if job.asked.readings is not None:
+        columns = job.asked.readings.signals.values()
+        return cells + len(job.asked.readings.observed_at_ms) + sum(map(len, columns))
+    return cells if job.asked.windows is None else 2 * cells
+
+
+def rows_of(job: Job, load: Callable[[Choice], LoadedModel]) -> list[Row]:
+    """Return the rows of a trimmed job's windows, scored by the challenger where there is one."""
+    judged = job.judged
     share_us = round(judged.seconds * 1e6 / max(1, len(judged.rows)))
-    rows = [_champion_row(job, place, share_us) for place in range(first, len(judged.rows))]
+    rows = [_champion_row(job, place, share_us) for place in range(len(judged.rows))]
     if job.challenger is None:
         return rows
-    for row, columns in zip(rows, _challenge(job, job.challenger, load, judged.rows[first:]), strict=True):
+    for row, columns in zip(rows, _challenge(job, job.challenger, load, judged.rows), strict=True):
         COMPARED.labels("failed" if "challenger_error" in columns else "compared").inc()
         row |= {"challenger": job.challenger.digest, **columns}
     return rows

@@ -46,10 +46,10 @@ def score() -> Response:
     with session_scope() as session:
         listing, challengers = worker.listings.now(session)
         choice = service.choose(listing, session, actor, asked)
+    if actor.subject is not None:  # before anything costly is done, whatever becomes of it
+        worker.quota.spend(actor.subject, service.cost_of(asked))
     model = worker.models.get(choice)
     cut = service.windows_of(model, asked)
-    if actor.subject is not None:
-        worker.quota.spend(actor.subject, len(cut.observed_at_ms))
     judged, parts = service.score(model, asked, cut)
     setting = service.setting_of(choice, asked, challengers)
     if judged.rows and worker.is_sampled(setting):

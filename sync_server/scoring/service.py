@@ -10,6 +10,7 @@ Example::
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.orm import Session
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from sync_server.scoring.inference import Judged
     from sync_server.scoring.loading import LoadedModel
     from sync_server.scoring.recording import Job
+
+# More than most windows span, so that a device which sends what one verdict needs pays for one.
+READINGS_A_WINDOW = 100
 
 
 def choose(listing: Listing, session: Session, actor: Actor, asked: ScoreRequest) -> Choice:
@@ -81,6 +85,12 @@ def _decided(listing: Listing, channel: str, device: Device, cohort: str | None)
     cohort = device.cohort if cohort is None else cohort
     release = listing.release_for(channel, device.id, cohort, device.active_release)
     return listing.choose(channel, release, cohort, model=device.model)
+
+
+def cost_of(asked: ScoreRequest) -> int:
+    """Return what a request costs a device, in windows: reading and cutting a hundred readings counts as one."""
+    readings = 0 if asked.readings is None else len(asked.readings.observed_at_ms)
+    return max(1, len(asked.windows or ()), min(asked.last, readings), math.ceil(readings / READINGS_A_WINDOW))
 
 
 def windows_of(model: LoadedModel, asked: ScoreRequest) -> Cut:

@@ -252,6 +252,24 @@ def test_a_device_that_loops_is_sent_away_for_the_rest_of_the_minute(
     assert ask(one, windows=[window(1)] * 10) == 200
 
 
+def test_readings_and_refused_requests_are_counted_before_anything_is_cut(
+    channel: ScoredChannel, database: Database, app: Flask
+) -> None:
+    """A hundred readings cost a device as much as a window, whatever becomes of them."""
+    app.extensions["scoring"].quota = DeviceQuota(10, clock=lambda: 1_700_000_000.0)
+
+    def ask(who: ServerDevice, **body: Any) -> int:
+        return channel.score(headers=who.headers(), **body).status_code
+
+    one, two, three = (device(channel, database) for _ in range(3))
+    assert ask(one, readings=readings([1.0] * 1_001)) == 429
+    assert ask(one, readings=readings([1.0] * 901)) == 200
+    assert ask(one, windows=[window(1)]) == 429
+    assert ask(two, windows=[window(1, slots=3)] * 10) == 422
+    assert ask(two, windows=[window(1)]) == 429
+    assert [ask(three) for _ in range(11)] == [422] * 10 + [429]
+
+
 def test_a_rollout_that_says_keep_what_you_have_scores_nothing(app: Flask, auth: Auth, database: Database) -> None:
     made = ScoredChannel(app, auth)
     assert made.score(channel="stable", windows=[window(1)]).json["code"] == "no_repository"
@@ -308,6 +326,27 @@ def test_a_worker_loads_its_models_before_anybody_asks(channel: ScoredChannel, a
         if thread.name == "scoring":
             thread.join(10)
     assert channel.client.get("/health/ready").json["checks"]["scoring"] == "ok"
+
+
+def test_a_fault_over_one_bundle_ends_no_loading_ahead(
+    app: Flask, channel: ScoredChannel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A bug, not a bundle that is refused: the next turn loads what this one has not."""
+    with app.app_context():
+        worker = current_worker()
+    stop, get, turns = threading.Event(), worker.models.get, iter([TypeError("a bug")])
+
+    def broken_once(choice: Any) -> Any:
+        for error in turns:
+            raise error
+        stop.set()
+        return get(choice)
+
+    monkeypatch.setattr("sync_server.scoring.worker.FOLLOW_SECONDS", 0.01)
+    monkeypatch.setattr(worker.models, "get", broken_once)
+    worker.follow(stop)
+    assert "TypeError: a bug" in caplog.text
+    assert (worker.warmth, len(worker.models.loaded())) == ("warm", 1)
 
 
 def test_a_worker_is_not_ready_before_its_models_are(app: Flask, client: FlaskClient) -> None:

@@ -177,6 +177,52 @@ def test_a_challenger_that_hangs_costs_samples_and_no_answer(
     assert len(kept(database)) == 1 + recording.MAX_WAITING + 11 - dropped
 
 
+def test_what_waits_is_bounded_by_its_values(
+    channel: ScoredChannel, worker: ScoringWorker, monkeypatch: pytest.MonkeyPatch, database: Database
+) -> None:
+    """A window holds 8 values, and as many in its request: three of them are more than 40."""
+    set_challenger(channel)
+    channel.score(channel="stable", windows=[window(1.0)])
+    go, load = threading.Event(), worker.models.get
+    worker.recorder.wait()
+
+    def hang(choice: Any) -> Any:
+        assert go.wait(60)
+        return load(choice)
+
+    monkeypatch.setattr(worker.recorder, "_load", hang)
+    monkeypatch.setattr(recording, "MAX_WAITING_CELLS", 40)
+    before = REGISTRY.get_sample_value("scoring_compared_windows_total", {"outcome": "dropped"}) or 0
+    for _ in range(5):
+        assert channel.score(channel="stable", windows=[window(1.0)]).status_code == 200
+    assert REGISTRY.get_sample_value("scoring_compared_windows_total", {"outcome": "dropped"}) == before + 3
+    go.set()
+    worker.recorder.wait()
+    assert channel.score(channel="stable", readings=readings([1.0] * 30)).status_code == 200, "alone, any request fits"
+    worker.recorder.wait()
+    assert len(kept(database)) == 1 + 2 + 1
+
+
+@pytest.mark.parametrize("release", [40, None])
+def test_the_newest_windows_of_a_long_request_are_kept(
+    channel: ScoredChannel, worker: ScoringWorker, database: Database, release: int | None
+) -> None:
+    set_challenger(channel, release)
+    values = [None if place % 7 == 3 else place / 10 for place in range(50)]
+    channel.score(channel="stable", windows=[window(value) for value in values])
+    channel.score(channel="stable", readings=readings([place / 10 for place in range(60)]), last=50)
+    worker.recorder.wait()
+    rows = kept(database)
+    assert len(rows) == 2 * recording.MAX_KEPT
+    given = [value for value in values if value is not None][-recording.MAX_KEPT :]
+    means = [np.mean([(place - back) / 10 for back in range(4)]) for place in range(28, 60)]
+    assert [row.champion_raw for row in rows] == pytest.approx([value + 0.01 for value in (*given, *means)])
+    other = [None if release is None else pytest.approx(row.champion_raw + 0.39) for row in rows]
+    assert [row.challenger_raw for row in rows] == other
+    times = [row.observed_at_ms for row in rows[recording.MAX_KEPT :]]
+    assert times == sorted(set(times))
+
+
 def test_a_database_that_is_away_costs_samples(channel: ScoredChannel, worker: ScoringWorker) -> None:
     gone = Database("postgresql://nobody@127.0.0.1:1/none")
     recorder = Recorder(gone, worker.models.get)
