@@ -42,7 +42,9 @@ _BEYOND = """## Beyond one machine
 - Polls are the small part. A proxy or CDN that caches `/repository/` for the minute that `Cache-Control` allows takes
   nearly all of them away; a rollout then reaches a device up to a minute later.
 - Uploads are what costs: send less often (`upload_interval_seconds`), or add server processes and a Postgres of its own
-  machine. The processes hold no state but a second of metadata.
+  machine. A process holds nothing that another would miss: metadata files (a second old, up to 60 while the database is
+  away), loaded models, figures of the fleet for `/metrics` (a minute), what each device has had scored in this minute
+  (so that limit grows with the workers), and samples that wait for a challenger, which are lost with it.
 - Intervals of a large fleet belong in its configuration: the defaults of edge-runtime (sync each 300 s, upload each
   60 s) suit some thousands of devices; `sync_interval_seconds = 3600` and `upload_interval_seconds = 3600` are what the
   rows of hourly visits mean.
