@@ -14,8 +14,8 @@ from sync_server.web_assets.built import dashboard_entry, dashboard_files, devic
 
 blueprint = Blueprint("web_assets", __name__)
 
-# The page may run its own scripts and the wasm runtime, talk to the server it came from, and nothing else. This is a file,
-# since the build writes it into the service worker, too, which answers for the page without a network.
+# The page may run its own scripts and the wasm runtime, talk to the server it came from, and nothing else. It is a
+# file, since the build writes it into the service worker, too, which answers for the page without a network.
 DEVICE_HEADERS = msgspec.json.decode(Path(__file__).with_name("page_headers.json").read_bytes(), type=dict[str, str])
 
 

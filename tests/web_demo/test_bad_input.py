@@ -23,12 +23,16 @@ def join(device_page: Callable[..., DevicePage], link: str, context: BrowserCont
     return page
 
 
+def with_another_root(link: str) -> str:
+    line, _, version = link.rpartition(":")
+    return f"{line.rpartition(':')[0]}:{'0' * 64}:{version}"
+
+
 def test_a_link_with_another_root_of_trust(
     stack: Stack, pumps_link: str, device_page: Callable[..., DevicePage]
 ) -> None:
     before = stack.sql("SELECT count(*) AS n FROM devices")
-    line, _, version = pumps_link.rpartition(":")
-    page = device_page().open(f"{line.rpartition(':')[0]}:{'0' * 64}:{version}")
+    page = device_page().open(with_another_root(pumps_link))
     page.expect_message("This browser could not join.")
     assert stack.sql("SELECT count(*) AS n FROM devices") == before
     page.page.get_by_label("Link or enrolment line").fill(pumps_link)
@@ -90,14 +94,13 @@ def test_a_tab_killed_while_an_update_arrives(
 
 
 def test_a_link_that_fails_leaves_a_device_what_it_is(
-    stack: Stack, device_page: Callable[..., DevicePage], window: Callable[..., BrowserContext]
+    pumps_link: str, device_page: Callable[..., DevicePage], window: Callable[..., BrowserContext]
 ) -> None:
     context = window()
-    link = stack.link("pumps", "stable")
-    page = join(device_page, link, context)
+    page = join(device_page, pumps_link, context)
     device = page.device_id
     page.page.close()
-    again = device_page(context).open(link)
+    again = device_page(context).open(with_another_root(pumps_link))
     again.expect_message("This browser is a device already: pumps on the channel stable")
     again.expect_sign("Online")
     again.page.get_by_role("button", name="Join again").click()
