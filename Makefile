@@ -8,7 +8,7 @@ RIVALS := .venv-rivals/.ready
 NODE_MODULES := web_demo/node_modules/.ready
 WEB := sync_server/web/.built
 HARNESS := build/web_harness/index.html
-WEB_SOURCES := $(shell find web_demo -name node_modules -prune -o -name tests -prune -o -type f -print)
+WEB_SOURCES := $(shell find web_demo -name node_modules -prune -o -name tests -prune -o -type f -print) sync_server/web_assets/page_headers.json
 NPM := PATH="$(CURDIR)/$(BIN):$$PATH" npm --prefix web_demo --loglevel=error
 
 .PHONY: help setup web demo test check format bench bench-scoring bench-training lock clean

@@ -1,6 +1,7 @@
 import { defineConfig } from "vite";
 import { compressed } from "./tools/compressed.ts";
 import { precached } from "./tools/precached.ts";
+import headers from "../sync_server/web_assets/page_headers.json" with { type: "json" };
 
 const SERVICE_WORKER = "service-worker";
 
@@ -22,5 +23,5 @@ export default defineConfig({
     },
   },
   worker: { format: "es" },
-  plugins: [precached(`${SERVICE_WORKER}.js`), compressed()],
+  plugins: [precached(`${SERVICE_WORKER}.js`, headers), compressed()],
 });

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import msgspec
 from flask import Blueprint, Response, redirect, send_from_directory
 from werkzeug.wrappers import Response as BaseResponse
 
@@ -11,21 +14,9 @@ from sync_server.web_assets.built import dashboard_entry, dashboard_files, devic
 
 blueprint = Blueprint("web_assets", __name__)
 
-# The page may run its own scripts and the wasm runtime, talk to the server it came from, and nothing else.
-DEVICE_POLICY = "; ".join(
-    (
-        "default-src 'none'",
-        "script-src 'self' 'wasm-unsafe-eval'",
-        "worker-src 'self'",
-        "connect-src 'self'",
-        "style-src 'self'",
-        "img-src 'self'",
-        "manifest-src 'self'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-        "base-uri 'none'",
-    )
-)
+# The page may run its own scripts and the wasm runtime, talk to the server it came from, and nothing else. It is a
+# file, since the build writes it into the service worker, too, which answers for the page without a network.
+DEVICE_HEADERS = msgspec.json.decode(Path(__file__).with_name("page_headers.json").read_bytes(), type=dict[str, str])
 
 
 @blueprint.app_context_processor
@@ -45,7 +36,7 @@ def device_without_slash() -> BaseResponse:
 def device_file(name: str) -> Response:
     """Serve the page and what belongs to it; workers take their policy from their own answer, so all carry it."""
     response = device_files().answer(name)
-    response.headers["Content-Security-Policy"] = DEVICE_POLICY
+    response.headers.update(DEVICE_HEADERS)
     return response
 
 

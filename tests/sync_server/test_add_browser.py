@@ -156,6 +156,15 @@ def test_other_hosts_send_the_page_to_its_own(own_host: FlaskClient) -> None:
     assert own_host.get("/login", base_url="http://fleet.example:8080").status_code == 200
 
 
+def test_a_worker_that_stayed_on_the_operators_host_is_told_to_leave(own_host: FlaskClient) -> None:
+    path = "/device/service-worker.js"
+    answer = own_host.get(path, base_url="http://fleet.example:8080")
+    assert (answer.status_code, answer.mimetype) == (200, "text/javascript")
+    assert answer.headers["Cache-Control"] == "no-cache"
+    assert "registration.unregister()" in answer.text
+    assert "unregister" not in own_host.get(path, base_url=OWN_HOST).text
+
+
 @pytest.mark.parametrize(
     ("url", "error"),
     [

@@ -82,6 +82,13 @@ def test_the_page_has_a_policy_of_its_own(web: FlaskClient) -> None:
     assert "wasm-unsafe-eval" not in web.get("/login").headers["Content-Security-Policy"]
 
 
+def test_the_headers_that_the_worker_keeps_are_the_ones_of_every_page(web: FlaskClient) -> None:
+    served, other = web.get("/device/").headers, web.get("/login").headers
+    assert {name: served[name] for name in routes.DEVICE_HEADERS} == routes.DEVICE_HEADERS
+    for name in ("X-Content-Type-Options", "Referrer-Policy", "Permissions-Policy"):
+        assert routes.DEVICE_HEADERS[name] == other[name]
+
+
 @pytest.mark.parametrize(
     "path", ["/device/missing.js", "/device/../config.py", "/device/assets/run-a1.wasm.br", "/device/%2e%2e/config.py"]
 )

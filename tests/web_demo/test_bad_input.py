@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,13 +23,18 @@ def join(device_page: Callable[..., DevicePage], link: str, context: BrowserCont
     return page
 
 
+def with_another_root(link: str) -> str:
+    line, _, version = link.rpartition(":")
+    return f"{line.rpartition(':')[0]}:{'0' * 64}:{version}"
+
+
 def test_a_link_with_another_root_of_trust(
     stack: Stack, pumps_link: str, device_page: Callable[..., DevicePage]
 ) -> None:
-    line, _, version = pumps_link.rpartition(":")
-    page = device_page().open(f"{line.rpartition(':')[0]}:{'0' * 64}:{version}")
+    before = stack.sql("SELECT count(*) AS n FROM devices")
+    page = device_page().open(with_another_root(pumps_link))
     page.expect_message("This browser could not join.")
-    assert stack.sql("SELECT count(*) AS n FROM devices WHERE id = %s", "0" * 32)[0]["n"] == 0
+    assert stack.sql("SELECT count(*) AS n FROM devices") == before
     page.page.get_by_label("Link or enrolment line").fill(pumps_link)
     page.page.get_by_role("button", name="Join").click()
     page.expect_sign("Online")
@@ -65,16 +71,61 @@ def test_two_tabs_are_one_device(
 
 
 def test_a_tab_killed_while_an_update_arrives(
+    stack: Stack, device_page: Callable[..., DevicePage], window: Callable[..., BrowserContext]
+) -> None:
+    stack.roll_out("stable", "pumps", 1)
+    context = window()
+    page = join(device_page, stack.link("pumps", "stable"), context)
+    page.expect_release(1, "pumps")
+    device = page.device_id
+    page.page.route("**/repository/targets/**", lambda route: page.page.close())
+    stack.roll_out("stable", "pumps", 2)
+    page.ask()
+    page.page.wait_for_event("close")
+    stack.roll_out("stable", "pumps", 1)
+    again = device_page(context).open()
+    again.expect_sign("Online")
+    again.expect_release(1, "pumps")
+    again.expect_score("healthy")
+    stack.roll_out("stable", "pumps", 2)
+    again.ask()
+    again.expect_release(2, "pumps")
+    assert again.device_id == device
+
+
+def test_a_link_that_fails_leaves_a_device_what_it_is(
     pumps_link: str, device_page: Callable[..., DevicePage], window: Callable[..., BrowserContext]
 ) -> None:
     context = window()
-    page = device_page(context)
-    page.page.route("**/repository/targets/**", lambda route: page.page.close())
-    page.open(pumps_link)
-    page.page.wait_for_event("close")
-    again = device_page(context).open()
+    page = join(device_page, pumps_link, context)
+    device = page.device_id
+    page.page.close()
+    again = device_page(context).open(with_another_root(pumps_link))
+    again.expect_message("This browser is a device already: pumps on the channel stable")
+    again.expect_sign("Online")
+    again.page.get_by_role("button", name="Join again").click()
+    again.expect_message("This browser could not join.")
     again.expect_sign("Online")
     again.expect_score("healthy")
+    assert again.device_id == device
+
+
+def test_a_server_that_refuses_the_device(
+    stack: Stack, pumps_link: str, device_page: Callable[..., DevicePage], window: Callable[..., BrowserContext]
+) -> None:
+    page = join(device_page, pumps_link, window(service_workers="block"))
+    problem = json.dumps({"status": 401, "code": "bad_token", "title": "No", "detail": "This token was revoked."})
+    doors = re.compile(r"/api/(results|device-status)$")
+    page.page.route(
+        doors, lambda route: route.fulfill(status=401, body=problem, content_type="application/problem+json")
+    )
+    page.ask()
+    page.expect_sign("Refused")
+    page.expect_message("This token was revoked.")
+    page.page.unroute(doors)
+    page.ask()
+    page.expect_sign("Online")
+    expect(page.page.locator("#messages")).not_to_contain_text("This token was revoked.")
 
 
 def test_a_download_that_fails_once(

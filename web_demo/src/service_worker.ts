@@ -7,11 +7,15 @@
 
 /** File below `/device/` to the SHA-256 of its content; the build writes it here. */
 declare const __BUILT_FILES__: Readonly<Record<string, string>>;
+/** The headers of the page as the server sends them, its security policy first; the build writes them here. */
+declare const __PAGE_HEADERS__: Readonly<Record<string, string>>;
 export {};
 
 const scope = self as unknown as ServiceWorkerGlobalScope;
 const PREFIX = "page-";
 const RECORDINGS = "recordings";
+// A server that is silent for longer is taken for one that is not there.
+const SILENCE_MS = 15_000;
 const base = new URL("./", scope.location.href);
 const pageUrl = new URL("index.html", base).href;
 const kept = new Map(Object.entries(__BUILT_FILES__).map(([name, digest]) => [new URL(name, base).href, digest]));
@@ -23,25 +27,29 @@ async function digestOf(content: BufferSource): Promise<string> {
 
 /** The cache of this build: another build has another name, and both may exist while one replaces the other. */
 async function cacheName(): Promise<string> {
-  const list = new TextEncoder().encode(JSON.stringify(__BUILT_FILES__));
+  const list = new TextEncoder().encode(JSON.stringify([__BUILT_FILES__, __PAGE_HEADERS__]));
   return `${PREFIX}${(await digestOf(list)).slice(0, 16)}`;
 }
 
 /** Fetch one file, or take it from an earlier build's cache, and keep it when it is what the build made. */
 async function keep(cache: Cache, url: string, digest: string): Promise<void> {
   const known = await caches.match(url);
-  if (known !== undefined && (await digestOf(await known.clone().arrayBuffer())) === digest) {
-    return cache.put(url, known);
+  if (known !== undefined) {
+    const content = await known.clone().arrayBuffer();
+    if ((await digestOf(content)) === digest) return cache.put(url, withHeaders(content, known));
   }
   const answer = await fetch(url, { cache: "no-cache", credentials: "omit" });
   const content = await answer.arrayBuffer();
   if (!answer.ok || (await digestOf(content)) !== digest) {
     throw new Error(`${url} is not the file of this build; the page that is installed stays.`);
   }
+  await cache.put(url, withHeaders(content, answer));
+}
+
+/** What is kept has this build's headers, not those of the answer that it came with: a new policy is a new worker. */
+function withHeaders(content: BodyInit, answer: Response): Response {
   const type = answer.headers.get("Content-Type") ?? "application/octet-stream";
-  const policy = answer.headers.get("Content-Security-Policy") ?? "default-src 'none'";
-  const headers = { "Content-Type": type, "Content-Security-Policy": policy, "X-Content-Type-Options": "nosniff" };
-  await cache.put(url, new Response(content, { headers }));
+  return new Response(content, { headers: { ...__PAGE_HEADERS__, "Content-Type": type } });
 }
 
 async function install(): Promise<void> {
@@ -65,16 +73,30 @@ async function fromCache(url: string, request: Request): Promise<Response> {
 }
 
 /** Recordings change on the server and are wanted offline: the network's copy first, the kept one without it. */
-async function recording(request: Request): Promise<Response> {
+async function recording(event: FetchEvent): Promise<Response> {
+  const { request } = event;
   const cache = await caches.open(RECORDINGS);
+  const silence = new AbortController();
+  const timer = setTimeout(() => silence.abort(), SILENCE_MS);
   try {
-    const answer = await fetch(request);
-    if (answer.ok) await cache.put(request.url, answer.clone());
+    const answer = await fetch(request, { signal: silence.signal });
+    if (answer.ok) event.waitUntil(keepRecording(cache, request.url, answer.clone()));
     return answer;
   } catch (error) {
     const copy = await cache.match(request.url);
     if (copy === undefined) throw error;
     return copy;
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+async function keepRecording(cache: Cache, url: string, answer: Response): Promise<void> {
+  try {
+    await cache.put(url, answer);
+  } catch (error) {
+    // No room, or it did not come whole: the page has what came, and the copy of the last time stays.
+    console.warn(`${url} is not kept for times without a network: ${String(error)}`);
   }
 }
 
@@ -90,5 +112,5 @@ scope.addEventListener("fetch", (event) => {
   if (request.method !== "GET" || !url.href.startsWith(base.href)) return;
   if (request.mode === "navigate") event.respondWith(fromCache(pageUrl, request));
   else if (kept.has(url.href)) event.respondWith(fromCache(url.href, request));
-  else if (url.pathname.startsWith(`${base.pathname}recordings/`)) event.respondWith(recording(request));
+  else if (url.pathname.startsWith(`${base.pathname}recordings/`)) event.respondWith(recording(event));
 });

@@ -3,17 +3,19 @@ import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Plugin } from "vite";
 
-/** What the service worker's source calls the list; see `src/service_worker.ts`. */
-const PLACEHOLDER = "__BUILT_FILES__";
+/** What the service worker's source calls the list of files and the headers; see `src/service_worker.ts`. */
+const FILES = "__BUILT_FILES__";
+const HEADERS = "__PAGE_HEADERS__";
 
 const digest = (content: string | Uint8Array) => createHash("sha256").update(content).digest("hex");
 
 /**
- * Writes the list of everything that was built, with the SHA-256 of each file, into the service worker.
+ * Writes the list of everything that was built, with the SHA-256 of each file, and the page's headers into the service
+ * worker.
  *
- * A change of any file changes the worker's own bytes, which is how browsers notice that there is a new page.
+ * A change of any file or header changes the worker's own bytes, which is how browsers notice that there is a new page.
  */
-export function precached(serviceWorker: string): Plugin {
+export function precached(serviceWorker: string, headers: Readonly<Record<string, string>>): Plugin {
   let publicDir = "";
   return {
     name: "precached",
@@ -32,8 +34,10 @@ export function precached(serviceWorker: string): Plugin {
           if (name !== serviceWorker) files[name] = digest(file.type === "chunk" ? file.code : file.source);
         }
         for (const name of readdirSync(publicDir)) files[name] = digest(readFileSync(join(publicDir, name)));
-        if (!worker.code.includes(PLACEHOLDER)) throw new Error(`${serviceWorker} does not name ${PLACEHOLDER}.`);
-        worker.code = worker.code.replaceAll(PLACEHOLDER, JSON.stringify(files));
+        for (const [name, value] of [[FILES, files], [HEADERS, headers]] as const) {
+          if (!worker.code.includes(name)) throw new Error(`${serviceWorker} does not name ${name}.`);
+          worker.code = worker.code.replaceAll(name, () => JSON.stringify(value));
+        }
       },
     },
   };

@@ -9,8 +9,12 @@ import { StellaError, TransportError } from "../device/errors.ts";
 import type { DeviceStatus } from "../device/status.ts";
 import { byId, setText } from "./dom.ts";
 import { duration } from "./formats.ts";
+import { forget, tell } from "./messages.ts";
 
 const PROBE_MS = 5_000;
+
+/** What a device asks of its server; the two are answered apart, so one may be refused and the other not. */
+export type Errand = "sync" | "upload";
 
 /** What the sign can show. */
 export type SignState = "starting" | "online" | "offline" | "stale" | "standby" | "refused";
@@ -27,13 +31,14 @@ export class Connection {
   private readonly device: Device;
   private reachable: boolean | null = null;
   private sinceMs = Date.now();
+  private readonly troubles = new Map<Errand, TransportError>();
   private busy: Promise<void> | null = null;
 
   constructor(device: Device) {
     this.device = device;
-    device.on("synced", ({ error }) => this.heard(error));
-    device.on("uploaded", () => this.heard(null));
-    device.on("failed", ({ error }) => this.heard(error));
+    device.on("synced", ({ error }) => this.heard("sync", error));
+    device.on("uploaded", () => this.heard("upload", null));
+    device.on("failed", ({ what, error }) => this.heard(what, error));
     setInterval(() => void this.probe(), PROBE_MS);
     // What the browser believes is no verdict, but a good moment to ask.
     for (const hint of ["online", "offline"]) addEventListener(hint, () => void this.ask());
@@ -67,6 +72,9 @@ export class Connection {
           ? "There is no model yet, so nothing is scored."
           : "Scoring goes on, results wait here.";
       showSign("offline", "Offline", `No answer from the server for ${since}. ${stale || scores}`);
+    } else if (this.trouble !== null) {
+      const refuses = isRefusal(this.trouble);
+      showSign("refused", refuses ? "Refused" : "Server in trouble", `The server answers with ${this.trouble.status}.`);
     } else if (stale !== "") {
       showSign("stale", "Stale", stale);
     } else {
@@ -74,13 +82,25 @@ export class Connection {
     }
   }
 
-  private heard(error: StellaError | null): void {
+  private get trouble(): TransportError | null {
+    return this.troubles.values().next().value ?? null;
+  }
+
+  private heard(what: Errand, error: StellaError | null): void {
     const silent = error instanceof TransportError && error.status === null;
     // Errors of storage or of the model say nothing about the network.
     if (error !== null && !(error instanceof TransportError)) return;
     // Offline counts from the first failure, online from the latest answer.
     if (!silent || this.reachable !== false) this.sinceMs = Date.now();
     this.reachable = !silent;
+    if (error === null) this.troubles.delete(what);
+    else if (!silent) this.troubles.set(what, error);
+    this.explain();
+  }
+
+  private explain(): void {
+    if (this.trouble === null) forget("server");
+    else tell("server", isRefusal(this.trouble) ? "bad" : "warn", this.trouble.toString());
   }
 
   private async probe(): Promise<void> {
@@ -93,7 +113,11 @@ export class Connection {
       if (!(error instanceof TransportError)) await this.device.upload(false);
     } catch (error) {
       if (!(error instanceof StellaError)) throw error;
-      this.heard(error);
+      this.heard("upload", error);
     }
   }
+}
+
+function isRefusal(error: TransportError): boolean {
+  return error.status === 401 || error.status === 403;
 }

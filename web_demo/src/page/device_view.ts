@@ -1,7 +1,7 @@
 /** Everything on the page that follows an enrolled device. */
 import type { Contribution } from "../device/contract/result.ts";
 import type { Device } from "../device/device.ts";
-import { ScoringError, StorageError, TransportError, type StellaError } from "../device/errors.ts";
+import { ScoringError, StellaError, StorageError, TransportError } from "../device/errors.ts";
 import { Rounds } from "../device/rounds.ts";
 import type { DeviceStatus } from "../device/status.ts";
 import type { ActiveBundle } from "../device/store/bundles.ts";
@@ -44,10 +44,16 @@ export class DeviceView {
 
   /** Follow the device from now on; it is enrolled. */
   async begin(): Promise<void> {
+    byId("join").hidden = true;
     byId("device").hidden = false;
+    // First of all, so that nothing that is damaged here keeps the device from its server.
+    if (this.begun) void this.connection.ask();
+    else this.startRounds();
     await this.refreshBundle();
     await this.showStatus();
-    if (this.begun) return this.connection.ask();
+  }
+
+  private startRounds(): void {
     this.begun = true;
     setInterval(() => void this.showStatus(), STATUS_MS);
     new Rounds(this.device, INTERVALS).start();
@@ -60,13 +66,18 @@ export class DeviceView {
       if (refused > 0)
         tell("refused-records", "warn", `The server refused ${refused} records; they are kept here as dead letters.`);
     });
-    this.device.on("takenOver", () => void this.begin());
+    this.device.on("takenOver", () => void this.takeOver());
     this.device.on("storageLost", () =>
       tell("storage", "bad", "The browser took the device's storage away. Load this page again."),
     );
     byId("sync").addEventListener("click", () => void this.connection.ask());
     byId("leave").addEventListener("click", () => void this.askWhetherToLeave());
     byId("remove").addEventListener("click", () => void this.leave());
+  }
+
+  private async takeOver(): Promise<void> {
+    const { identity } = await this.device.status();
+    if (identity !== null) await this.begin();
   }
 
   private async askWhetherToLeave(): Promise<void> {
@@ -87,8 +98,9 @@ export class DeviceView {
   }
 
   private async synced({ outcome, error }: SyncReport): Promise<void> {
+    // One that was damaged may be whole again.
+    if (outcome.outcome === "activated" || this.bundle === null) await this.refreshBundle();
     if (outcome.outcome === "activated") {
-      await this.refreshBundle();
       tell(
         "update",
         "good",
@@ -108,12 +120,22 @@ export class DeviceView {
   }
 
   private async refreshBundle(): Promise<void> {
-    const bundle = await this.device.bundle();
+    try {
+      this.show(await this.device.bundle());
+      forget("bundle");
+    } catch (error) {
+      if (!(error instanceof StellaError)) throw error;
+      tell("bundle", "bad", error.toString());
+    }
+  }
+
+  private show(bundle: ActiveBundle | null): void {
     if (bundle === null || bundle.digest === this.bundle?.digest) return;
     this.bundle = bundle;
     this.chart.setThreshold(bundle.manifest.threshold.anomalyScore);
     showBundle(bundle);
-    await this.sources.offer(bundle.manifest);
+    // Nothing waits for it: a recording may take its time to come.
+    void this.sources.offer(bundle.manifest);
   }
 
   private async showStatus(): Promise<void> {
@@ -142,9 +164,11 @@ export class DeviceView {
     if (point !== undefined) setText("chart-words", chartWords(point, this.bundle.manifest.threshold.anomalyScore));
   }
 
-  private failed(error: StellaError): void {
+  private failed(error: unknown): void {
     // Before the first bundle there is nothing to score with; the sign says so.
     if (error instanceof ScoringError && error.reason === "no_bundle") return;
-    tell("scoring", "bad", error.toString());
+    const words =
+      error instanceof StellaError ? error.toString() : `The page met a fault of its own: ${String(error)}.`;
+    tell("scoring", "bad", words);
   }
 }

@@ -18,7 +18,8 @@ export interface Scored {
 /** What the feed tells the page. */
 export interface FeedListener {
   scored(news: Scored): void;
-  failed(error: StellaError): void;
+  /** A StellaError, or a fault of the page itself. */
+  failed(error: unknown): void;
 }
 
 /** Feeds one device. */
@@ -28,7 +29,6 @@ export class Feed {
   private source: Source | null = null;
   private perSecond = 1;
   private running = true;
-  private working = false;
 
   constructor(device: Device, listener: FeedListener) {
     this.device = device;
@@ -58,8 +58,12 @@ export class Feed {
 
   private async turn(): Promise<void> {
     const started = performance.now();
-    if (this.running && !this.working && this.device.isActive) await this.step();
-    this.schedule(Math.max(0, this.pauseMs() - (performance.now() - started)));
+    try {
+      if (this.running && this.device.isActive) await this.step();
+      else this.source?.skip();
+    } finally {
+      this.schedule(Math.max(0, this.pauseMs() - (performance.now() - started)));
+    }
   }
 
   private pauseMs(): number {
@@ -73,15 +77,12 @@ export class Feed {
   }
 
   private async step(): Promise<void> {
-    this.working = true;
     try {
       const readings = this.source?.take(this.groupSize()) ?? [];
       if (readings.length > 0) this.listener.scored({ readings, verdicts: await this.device.score(readings) });
     } catch (error) {
-      if (!(error instanceof StellaError)) throw error;
       this.listener.failed(error);
-    } finally {
-      this.working = false;
+      if (!(error instanceof StellaError)) throw error;
     }
   }
 }

@@ -2,6 +2,9 @@
 import { byId } from "./dom.ts";
 import { tell } from "./messages.ts";
 
+// Browsers look when a page is opened; a device's page stays open for days.
+const LOOK_MS = 3_600_000;
+
 // Chromium's; other browsers install from their menu.
 interface InstallPrompt extends Event {
   prompt(): Promise<unknown>;
@@ -11,17 +14,20 @@ interface InstallPrompt extends Event {
 export async function keepPage(): Promise<void> {
   const { serviceWorker } = navigator as { readonly serviceWorker?: ServiceWorkerContainer };
   if (serviceWorker === undefined) return;
-  const wasControlled = serviceWorker.controller !== null;
+  let controlled = serviceWorker.controller !== null;
   serviceWorker.addEventListener("controllerchange", () => {
-    if (wasControlled) location.reload();
+    // The first worker changes nothing for a page that came from the server just now.
+    if (controlled) location.reload();
+    controlled = true;
   });
   try {
     const registration = await serviceWorker.register("/device/service-worker.js", {
       scope: "/device/",
       updateViaCache: "none",
     });
-    if (registration.waiting !== null && wasControlled) offer(registration.waiting);
+    if (registration.waiting !== null && controlled) offer(registration.waiting);
     registration.addEventListener("updatefound", () => watch(registration.installing));
+    setInterval(() => void lookForNewer(registration), LOOK_MS);
   } catch (error) {
     // Blocked storage refuses service workers as well; the page works without.
     if (!(error instanceof Error)) throw error;
@@ -50,6 +56,15 @@ export async function askToKeepStorage(): Promise<boolean> {
   } catch (error) {
     if (!(error instanceof Error)) throw error;
     return false;
+  }
+}
+
+async function lookForNewer(registration: ServiceWorkerRegistration): Promise<void> {
+  try {
+    await registration.update();
+  } catch (error) {
+    // Without the server, or with a worker that is not whole, the page that is here stays.
+    if (!(error instanceof TypeError || error instanceof DOMException)) throw error;
   }
 }
 

@@ -10,22 +10,40 @@ import { askToKeepStorage, keepPage, offerInstalling } from "./installation.ts";
 import { lineOf, takeLineFromAddress } from "./join.ts";
 import { forget, tell } from "./messages.ts";
 
-/** Join with a line; a refusal is told and leaves everything as it was. */
+/** Join with a line; a refusal is told, and who was a device stays one. */
 async function join(device: Device, view: DeviceView, line: string): Promise<void> {
   const button = byId("join-form").querySelector("button")!;
   button.disabled = true;
   try {
     await device.enrol(line, { name: nameOfBrowser() });
     forget("join");
-    byId("join").hidden = true;
     await view.begin();
   } catch (error) {
     if (!(error instanceof StellaError)) throw error;
     tell("join", "bad", `This browser could not join. ${error.toString()}`);
-    if ((await device.status()).identity === null) askToJoin();
+    await begin(device, view);
   } finally {
     button.disabled = false;
   }
+}
+
+/** Go on as what this browser is: a device, or none yet. */
+async function begin(device: Device, view: DeviceView): Promise<void> {
+  const { identity } = await device.status();
+  if (identity === null) askToJoin();
+  else await view.begin();
+}
+
+/** Follow a link; a browser that is a device already asks first, since a link may give it another model and channel. */
+async function follow(device: Device, view: DeviceView, line: string): Promise<void> {
+  const { identity } = await device.status();
+  if (identity === null) return join(device, view, line);
+  const known = `${identity.model} on the channel ${identity.channel} of ${identity.serverUrl}`;
+  tell("join", "warn", `This browser is a device already: ${known}. The link may give it another model or channel.`, {
+    name: "Join again",
+    run: () => void join(device, view, line),
+  });
+  return view.begin();
 }
 
 function askToJoin(): void {
@@ -48,17 +66,15 @@ async function start(): Promise<void> {
   const view = new DeviceView(device, await askToKeepStorage());
   byId("join-form").addEventListener("submit", (event) => {
     event.preventDefault();
-    void join(device, view, lineOf(byId<HTMLInputElement>("join-link").value));
+    void follow(device, view, lineOf(byId<HTMLInputElement>("join-link").value));
   });
   // A link that is opened where the page is open already changes the address alone.
   addEventListener("hashchange", () => {
     const later = takeLineFromAddress();
-    if (later !== null) void join(device, view, later);
+    if (later !== null) void follow(device, view, later);
   });
-  const { identity } = await device.status();
-  if (line !== null) await join(device, view, line);
-  else if (identity !== null) await view.begin();
-  else askToJoin();
+  if (line === null) await begin(device, view);
+  else await follow(device, view, line);
 }
 
 start().catch((error: unknown) => {

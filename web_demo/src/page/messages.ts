@@ -18,10 +18,13 @@ export interface Action {
 export function tell(subject: string, weight: Weight, text: string, action: Action | null = null): void {
   const known = find(subject);
   if (known?.firstChild?.textContent === text) return;
-  const act = action ?? { name: "Dismiss", run: () => forget(subject) };
-  const button = element("button", "", act.name);
-  button.addEventListener("click", act.run);
-  const made = element("p", `message ${weight}`, element("span", "", text), button);
+  const dismiss = { name: "Dismiss", run: () => forget(subject) };
+  const buttons = (action === null ? [dismiss] : [action, dismiss]).map(({ name, run }) => {
+    const button = element("button", "", name);
+    button.addEventListener("click", run);
+    return button;
+  });
+  const made = element("p", `message ${weight}`, element("span", "", text), ...buttons);
   made.dataset["subject"] = subject;
   if (known === null) byId("messages").append(made);
   else known.replaceWith(made);

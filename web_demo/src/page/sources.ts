@@ -16,7 +16,8 @@ export class Sources {
   private readonly feed: Feed;
   private readonly onChange: () => void;
   private source: Source | null = null;
-  private manifest: Manifest | null = null;
+  private offered: Manifest | null = null;
+  private used: Manifest | null = null;
   private running = true;
 
   /** @param onChange - Called when another source begins. */
@@ -34,10 +35,8 @@ export class Sources {
 
   /** Offer what a model can judge, and begin with the first. */
   async offer(manifest: Manifest): Promise<void> {
-    const same =
-      this.manifest?.signals.map(({ name }) => name).join() === manifest.signals.map(({ name }) => name).join();
-    this.manifest = manifest;
-    if (same) return;
+    this.offered = manifest;
+    if (this.used !== null && namesOf(this.used).join() === namesOf(manifest).join()) return;
     const known = new Set<string>(BROWSER_SIGNALS);
     const own = manifest.signals.every(({ name }) => known.has(name));
     const choices: readonly (readonly [Choice, string])[] = own
@@ -60,19 +59,18 @@ export class Sources {
 
   private async choose(): Promise<void> {
     const choice = byId<HTMLSelectElement>("source").value as Choice;
+    const manifest = this.offered!;
     try {
-      this.use(choice === "browser" ? new BrowserSource() : await this.recorded());
+      const source = choice === "browser" ? new BrowserSource() : await recorded(manifest);
+      // Another model may have come while its recording was on the way.
+      if (manifest !== this.offered) return source.close();
+      this.use(source);
+      this.used = manifest;
       forget("source");
     } catch (error) {
       if (!(error instanceof StellaError)) throw error;
-      tell("source", "warn", error.toString());
+      tell("source", "warn", error.toString(), { name: "Try again", run: () => void this.choose() });
     }
-  }
-
-  private async recorded(): Promise<Source> {
-    const { model, signals } = this.manifest!;
-    const names = signals.map(({ name }) => name);
-    return new RecordingSource(model, parseRecording(await fetchRecording(model), names), Date.now());
   }
 
   private use(source: Source): void {
@@ -95,4 +93,13 @@ export class Sources {
     button.textContent = this.running ? "Pause" : "Go on";
     this.describe();
   }
+}
+
+function namesOf({ signals }: Manifest): readonly string[] {
+  return signals.map(({ name }) => name);
+}
+
+async function recorded(manifest: Manifest): Promise<Source> {
+  const recording = parseRecording(await fetchRecording(manifest.model), namesOf(manifest));
+  return new RecordingSource(manifest.model, recording, Date.now());
 }

@@ -13,12 +13,16 @@ type Listener = (event: {
 /** A cache storage in memory, as far as the service worker uses it. */
 class FakeCaches {
   readonly all = new Map<string, Map<string, Response>>();
+  full = false;
 
   async open(name: string): Promise<object> {
     const kept = this.all.get(name) ?? new Map<string, Response>();
     this.all.set(name, kept);
     return {
-      put: async (url: string, answer: Response) => void kept.set(url, answer),
+      put: async (url: string, answer: Response) => {
+        if (this.full) throw new DOMException("no room", "QuotaExceededError");
+        kept.set(url, answer);
+      },
       match: async (url: string) => kept.get(url)?.clone(),
     };
   }
@@ -36,10 +40,16 @@ let served: Map<string, string>;
 let fetched: string[];
 let caches: FakeCaches;
 
+const POLICY = { "Content-Security-Policy": "default-src 'none'" };
+
 /** Start the worker of a build and return what its browser would call. */
-async function worker(built: Record<string, string>): Promise<Map<string, Listener>> {
+async function worker(
+  built: Record<string, string>,
+  headers: Record<string, string> = POLICY,
+): Promise<Map<string, Listener>> {
   const listeners = new Map<string, Listener>();
   vi.stubGlobal("__BUILT_FILES__", built);
+  vi.stubGlobal("__PAGE_HEADERS__", headers);
   vi.stubGlobal("caches", caches);
   vi.stubGlobal("fetch", async (url: string | { readonly url: string }) => {
     const address = typeof url === "string" ? url : url.url;
@@ -63,11 +73,22 @@ async function wait(listeners: Map<string, Listener>, kind: string): Promise<unk
   return work;
 }
 
-async function answer(listeners: Map<string, Listener>, path: string, mode = "no-cors"): Promise<string | null> {
+async function respond(listeners: Map<string, Listener>, path: string, mode = "no-cors"): Promise<Response | null> {
   let given: unknown = null;
+  const later: Promise<unknown>[] = [];
   const request = { method: "GET", url: `https://fleet.example${path}`, mode };
-  listeners.get("fetch")!({ request, respondWith: (response) => (given = response) });
-  return given === null ? null : ((await given) as Response).text();
+  listeners.get("fetch")!({
+    request,
+    respondWith: (response) => (given = response),
+    waitUntil: (work) => later.push(work),
+  });
+  const response = (await given) as Response | null;
+  await Promise.all(later);
+  return response;
+}
+
+async function answer(listeners: Map<string, Listener>, path: string, mode = "no-cors"): Promise<string | null> {
+  return (await respond(listeners, path, mode))?.text() ?? null;
 }
 
 beforeEach(() => {
@@ -131,4 +152,31 @@ test("a recording comes from the server while it is there, and from its copy whe
   expect(await answer(listeners, "/device/recordings/m.csv")).toBe("second");
   vi.stubGlobal("fetch", async () => Promise.reject(new TypeError("no network")));
   expect(await answer(listeners, "/device/recordings/m.csv")).toBe("second");
+});
+
+test("a recording that there is no room for is answered all the same, and the copy of the last time stays", async () => {
+  const warn = vi.spyOn(console, "warn").mockImplementation(() => undefined);
+  const listeners = await worker(BUILT);
+  served.set(`${BASE}recordings/m.csv`, "first");
+  await answer(listeners, "/device/recordings/m.csv");
+  caches.full = true;
+  served.set(`${BASE}recordings/m.csv`, "second");
+  expect(await answer(listeners, "/device/recordings/m.csv")).toBe("second");
+  expect(warn).toHaveBeenCalledWith(expect.stringContaining("QuotaExceededError"));
+  vi.stubGlobal("fetch", async () => Promise.reject(new TypeError("no network")));
+  expect(await answer(listeners, "/device/recordings/m.csv")).toBe("first");
+});
+
+test("a new policy applies to files that stay as they were", async () => {
+  await wait(await worker(BUILT), "install");
+  fetched.length = 0;
+  const stricter = { "Content-Security-Policy": "sandbox" };
+  const newer = await worker(BUILT, stricter);
+  await wait(newer, "install");
+  await wait(newer, "activate");
+  expect(fetched).toEqual([]);
+  expect(caches.all.size).toBe(1);
+  const page = await respond(newer, "/device/", "navigate");
+  expect(page!.headers.get("Content-Security-Policy")).toBe("sandbox");
+  expect(page!.headers.get("Content-Type")).toContain("text/plain");
 });

@@ -5,6 +5,7 @@
  */
 import type { Reading } from "../../device/readings.ts";
 import type { Source } from "./source.ts";
+import { Tally } from "./tally.ts";
 
 /** Every signal, in the order of the model. */
 export const BROWSER_SIGNALS = [
@@ -26,6 +27,8 @@ const BREAK_MS = 20_000;
 // A page that is held up for most of the time still answers a click now and then.
 const HELD_MS = 260;
 const BETWEEN_MS = 120;
+// Rates of less than this are chance: a frame more or less is much of them.
+const LEAST_SECONDS = 0.5;
 
 // What the types of the DOM do not know, because not every browser has it.
 interface Battery {
@@ -47,9 +50,10 @@ export class BrowserSource implements Source {
   private readonly extras = navigator as Navigator & Extras;
   private battery: Battery | null = null;
   private storageShare = NaN;
-  private delays: number[] = [];
+  private readonly delays = new Tally();
+  private readonly motions = new Tally();
   private frames = 0;
-  private motions: number[] = [];
+  private expectedAt: number | null = null;
   private latest: Readonly<Record<string, number>> = {};
   private takenAt = performance.now();
   private brokenUntil = 0;
@@ -64,17 +68,20 @@ export class BrowserSource implements Source {
     this.measureFrames();
     const moved = ({ acceleration }: DeviceMotionEvent): void => {
       if (acceleration?.x == null) return;
-      this.motions.push(Math.hypot(acceleration.x, acceleration.y ?? 0, acceleration.z ?? 0));
+      this.motions.add(Math.hypot(acceleration.x, acceleration.y ?? 0, acceleration.z ?? 0));
     };
     addEventListener("devicemotion", moved);
     this.endings.push(() => removeEventListener("devicemotion", moved));
+    const seen = (): void => this.skip();
+    document.addEventListener("visibilitychange", seen);
+    this.endings.push(() => document.removeEventListener("visibilitychange", seen));
   }
 
   take(): readonly Reading[] {
     const now = performance.now();
     const seconds = (now - this.takenAt) / 1000;
     // A page in the background gets few timers and no frames: what they say then is nothing about the browser.
-    const visible = document.visibilityState === "visible" && this.delays.length > 0;
+    const visible = document.visibilityState === "visible" && this.delays.count > 0 && seconds >= LEAST_SECONDS;
     const { rtt, downlink } = this.extras.connection ?? {};
     const heap = (performance as Performance & Heap).memory;
     this.latest = {
@@ -84,16 +91,19 @@ export class BrowserSource implements Source {
       network_downlink: downlink ?? NaN,
       storage_used: this.storageShare,
       memory_used: heap === undefined ? NaN : heap.usedJSHeapSize / MIB,
-      event_loop_delay: visible ? mean(this.delays) : NaN,
-      event_loop_worst: visible ? Math.max(...this.delays) : NaN,
+      event_loop_delay: visible ? this.delays.mean : NaN,
+      event_loop_worst: visible ? this.delays.most : NaN,
       frame_rate: visible ? this.frames / seconds : NaN,
-      motion: mean(this.motions),
+      motion: this.motions.mean,
     };
-    this.takenAt = now;
-    this.delays = [];
-    this.frames = 0;
-    this.motions = [];
+    this.startOver(now);
     return [{ timestamp: new Date(), ...this.latest }];
+  }
+
+  skip(): void {
+    this.startOver(performance.now());
+    // The timer that is under way may have been slowed down in the background.
+    this.expectedAt = null;
   }
 
   breakDown(): void {
@@ -116,13 +126,19 @@ export class BrowserSource implements Source {
     for (const end of this.endings) end();
   }
 
+  private startOver(now: number): void {
+    this.takenAt = now;
+    this.delays.clear();
+    this.motions.clear();
+    this.frames = 0;
+  }
+
   /** How late timers are is how long the page could not answer. */
   private measureLoop(): void {
-    let expected = performance.now() + TIMER_MS;
     const timer = setInterval(() => {
       const now = performance.now();
-      this.delays.push(Math.max(0, now - expected));
-      expected = now + TIMER_MS;
+      if (this.expectedAt !== null) this.delays.add(Math.max(0, now - this.expectedAt));
+      this.expectedAt = now + TIMER_MS;
     }, TIMER_MS);
     this.endings.push(() => clearInterval(timer));
   }
@@ -154,8 +170,4 @@ export class BrowserSource implements Source {
     while (performance.now() < until);
     if (performance.now() < this.brokenUntil) setTimeout(() => this.holdUp(), BETWEEN_MS);
   }
-}
-
-function mean(values: readonly number[]): number {
-  return values.length === 0 ? NaN : values.reduce((sum, value) => sum + value, 0) / values.length;
 }

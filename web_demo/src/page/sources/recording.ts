@@ -86,6 +86,10 @@ export class RecordingSource implements Source {
     return readings;
   }
 
+  skip(): void {
+    // A recording waits.
+  }
+
   breakDown(): void {
     this.broken = BROKEN_READINGS;
   }

@@ -13,6 +13,8 @@ export interface Source {
    * @param most - 1 for a source without a pace.
    */
   take(most: number): readonly Reading[];
+  /** Nothing is taken now: what is measured meanwhile must not count in the next reading. */
+  skip(): void;
   /** Make a fault happen for a while. */
   breakDown(): void;
   /** One sentence: where it stands, what is missing, what is broken now. */
