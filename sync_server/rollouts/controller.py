@@ -29,7 +29,6 @@ from sqlalchemy.orm import Session
 
 from edge_runtime.contract.rollout import BUCKETS, STATES, Rollout
 from edge_runtime.errors import StellaError
-from sync_server.access.audit import audit
 from sync_server.db import Database, is_away, lock_for_transaction, try_lock_for_transaction
 from sync_server.errors import RequestError
 from sync_server.repository.metadata import LOCK
@@ -42,7 +41,7 @@ from sync_server.rollouts.models import Channel, RolloutLook, RolloutRun, rollou
 from sync_server.rollouts.plan import Plan
 from sync_server.rollouts.reach import note_reach, note_silence
 from sync_server.rollouts.requests import MAX_NOTE_CHARACTERS, Advance, Pause, RollBack
-from sync_server.rollouts.runs import end, next_stage, plan_of
+from sync_server.rollouts.runs import end, finish, next_stage, plan_of
 from sync_server.rollouts.service import change_rollout
 from sync_server.rollouts.spending import budget
 
@@ -108,13 +107,15 @@ def _tend_one(database: Database, read_key: ReadKey, number: int, now: datetime)
             return
         with database.session() as session:
             run, rollout = _load(session, number)
+            if rollout.id == number:
+                _note(session, run, rollout, now)
+        with database.session() as session:  # what a person changed during these long scans is seen, and kept
+            lock_for_transaction(session, LOCK)
+            run, rollout = _load(session, number)
             if rollout.id != number:  # a server of an older version started the next one
                 end(run, "replaced", now)
                 return
             plan = plan_of(run)
-            note_reach(session, run, rollout, now)
-            if plan is not None:
-                note_silence(session, run, rollout, plan.gates.silent.hours, now)
             _tick(run, plan, now, counts=rollout.state == "running" and run.outcome is None)
         metrics.STAGE.labels(run.channel).set(run.stage)
         if plan is None or run.outcome is not None or rollout.state != "running" or not _is_look_due(run, plan):
@@ -132,6 +133,14 @@ def _tend_one(database: Database, read_key: ReadKey, number: int, now: datetime)
 def _load(session: Session, number: int) -> tuple[RolloutRun, Rollout]:
     run = session.get_one(RolloutRun, number)
     return run, session.get_one(Channel, run.channel).to_rollout()
+
+
+def _note(session: Session, run: RolloutRun, rollout: Rollout, now: datetime) -> None:
+    """Note what scans of all devices tell; nobody else writes these columns."""
+    plan = plan_of(run)
+    note_reach(session, run, rollout, now)
+    if plan is not None:
+        note_silence(session, run, rollout, plan.gates.silent.hours, now)
 
 
 def _tick(run: RolloutRun, plan: Plan | None, now: datetime, *, counts: bool) -> None:
@@ -222,9 +231,7 @@ def _stop(session: Session, read_key: ReadKey, run: RolloutRun, plan: Plan, look
 def _go_on(session: Session, read_key: ReadKey, run: RolloutRun, rollout: Rollout, now: datetime) -> None:
     """Begin the next stage, or end the watch after the last."""
     if next_stage(run, rollout) is None:
-        end(run, "finished", now)
-        audit(session, ACTOR, "rollout.finish", f"channel:{run.channel}", {"rollout": run.rollout_id})
-        announce(session, "rollout.finished", run, {})
+        finish(session, run, actor=ACTOR, note="", now=now)
         return
     after = change_rollout(session, read_key(), run.channel, Advance(from_stage=run.stage), actor=ACTOR, now=now)
     announce(session, "rollout.advanced", run, {"share": after.share, "stage": run.stage})
