@@ -14,7 +14,7 @@ from sync_server.rollouts.progress import progress
 
 _LAST_SEEN = text("""
     UPDATE devices SET last_seen_at = CAST(:now AS timestamptz) - age * interval '1 hour'
-    FROM unnest(CAST(:ids AS text[]), CAST(:ages AS float8[])) AS rare (name, age) WHERE devices.id = name
+    FROM unnest(CAST(:ids AS text[]), CAST(:ages AS float8[])) AS rare (id, age) WHERE devices.id = rare.id
 """)
 
 
