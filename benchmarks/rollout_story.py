@@ -153,7 +153,9 @@ class Story:
         with self.database.session() as session:
             old = Start(MODEL, OLD, share=10_000)
             change_rollout(session, self.key, CHANNEL, old, actor="engineer", now=self.now)
+        self.now -= timedelta(hours=1)
         self.poll()
+        self.now += timedelta(hours=1)
         with self.database.session() as session:
             new = Start(MODEL, NEW, plan=plan)
             return change_rollout(session, self.key, CHANNEL, new, actor="engineer", now=self.now)

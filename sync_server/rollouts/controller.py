@@ -4,14 +4,14 @@ Upkeep calls :func:`tend` each minute; all it knows is in the database, so it ma
 
 1. **Time.** Only time that the server saw pass counts: each turn adds what passed since the last one, at most the time
    between two looks, and nothing when the clock went back. A server that was off for hours, or whose clock jumped,
-   never takes a stage for longer than it was.
+   never takes a stage for longer than it was. It is added under the lock of every change, to the run as it is then.
 2. **Look**, each ``look_minutes`` of that time, while the rollout runs. The figures are read without any lock; then one
    transaction, under the lock of every change, checks that nothing has moved meanwhile, stores what was found and acts.
 3. **Act.** A tripped gate pauses or rolls back by policy. When all hold and the stage's least time and devices are
    reached, the next stage begins; after the last one the run is finished.
 
-What goes wrong (the online key is missing or not the one in root, the release is below the floor by now) changes
-nothing, is told with the run as its ``trouble``, and is tried again at the next turn.
+What goes wrong (the online key is missing or not the one in root, the release is below the floor by now, the plan
+is a newer server's) changes nothing, is told with the run as its ``trouble``, and is tried again at the next turn.
 """
 
 from __future__ import annotations

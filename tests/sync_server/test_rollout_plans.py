@@ -264,6 +264,11 @@ def test_devices_that_fall_silent_stop_it(tell: Tell) -> None:
     story.run(hours=36)
     assert story.signed().state == "paused"
     assert "Gate silent" in seen(story)["steps"][-1]["note"]
+    do(story, Resume(note="they are being repaired"))
+    story.run(hours=8)
+    assert (story.signed().state, run_of(story).looks) == ("running", 2), "who resumes it knows of these"
+    known = seen(story)["looks"][-1]["devices"]
+    assert known["known_inside"] < int((story.active == NEW).sum())
 
 
 def test_a_slow_release_stops_at_the_last_stage_by_the_devices_own_week(tell: Tell) -> None:
