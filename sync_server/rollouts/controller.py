@@ -4,7 +4,8 @@ Upkeep calls :func:`tend` each minute; all it knows is in the database, so it ma
 
 1. **Time.** Only time that the server saw pass counts: each turn adds what passed since the last one, at most the time
    between two looks, and nothing when the clock went back. A server that was off for hours, or whose clock jumped,
-   never takes a stage for longer than it was. It is added under the lock of every change, to the run as it is then.
+   never takes a stage for longer than it was, and after half the hours that make a device silent it gives devices the
+   time between two looks to come back. It is added under the lock of every change, to the run as it is then.
 2. **Look**, each ``look_minutes`` of that time, while the rollout runs. The figures are read without any lock; then one
    transaction, under the lock of every change, checks that nothing has moved meanwhile, stores what was found and acts.
 3. **Act.** A tripped gate pauses or rolls back by policy. When all hold and the stage's least time and devices are
@@ -149,6 +150,8 @@ def _tick(run: RolloutRun, plan: Plan | None, now: datetime, *, counts: bool) ->
     passed = min(max(now - run.ticked_at, timedelta(0)), most)
     if counts:
         run.watched_seconds += passed.total_seconds()
+    if plan is not None and now - run.ticked_at > timedelta(hours=plan.gates.silent.hours) / 2:
+        run.looked_seconds = run.watched_seconds  # the next look waits: nobody could come while the server was off
     run.ticked_at = now
     run.segment_at = min(run.segment_at, now)  # a clock that was set back: nothing began later than now
 

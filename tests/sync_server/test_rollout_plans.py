@@ -69,13 +69,25 @@ def test_a_plan_runs_to_its_end_and_is_audited(tell: Tell) -> None:
     assert do(story, Start(MODEL, OLD, share=10)).release == OLD, "and the next one may start"
 
 
-def test_a_server_that_was_off_looks_once_and_advances_not_at_all(tell: Tell) -> None:
+def test_a_server_that_was_off_for_days_advances_not_at_all(tell: Tell) -> None:
     story = tell()
     story.now += timedelta(days=3)
     story.poll()
     story.turn()
-    assert (run_of(story).looks, story.signed().share) == (1, 2000)
-    assert seen(story)["run"]["waits_for"] == "time: 240 of 480 minutes"
+    assert (run_of(story).looks, run_of(story).watched_seconds, story.signed().share) == (0, 4 * 3600, 2000)
+    story.run(hours=4)
+    assert (len(seen(story)["looks"]), story.signed().share) == (1, 10_000), "one look, when the stage's time is over"
+
+
+def test_a_server_that_was_off_gives_devices_time_before_it_takes_them_for_silent(tell: Tell) -> None:
+    story = tell()
+    story.run(hours=8)
+    assert (story.signed().share, run_of(story).looks) == (10_000, 0)
+    story.now += timedelta(hours=20)
+    story.turn()
+    assert (run_of(story).looks, run_of(story).watched_seconds) == (0, 4 * 3600)
+    story.run(hours=4)
+    assert (story.signed().state, run_of(story).looks) == ("running", 1)
 
 
 def test_a_clock_that_jumps_ahead_and_back_moves_nothing(tell: Tell) -> None:
