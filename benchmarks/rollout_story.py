@@ -32,6 +32,7 @@ from sync_server.db import Database
 from sync_server.repository import metadata
 from sync_server.repository.online_key import public_pem
 from sync_server.repository.signing import sign_snapshot
+from sync_server.rollouts.bounds import Flags
 from sync_server.rollouts.controller import tend
 from sync_server.rollouts.findings import Counted
 from sync_server.rollouts.models import RolloutRun
@@ -40,7 +41,7 @@ from sync_server.rollouts.requests import Start
 from sync_server.rollouts.service import change_rollout
 
 MODEL, CHANNEL = "pumps", "stable"
-OLD, NEW = 1, 2
+NOTHING, OLD, NEW = 0, 1, 2
 BEGIN = datetime(2026, 11, 2, tzinfo=UTC)
 HOUR_MS = 3_600_000
 
@@ -91,12 +92,14 @@ class Release:
         slower: Times its latency.
         refused: Share of the devices on which its self-test fails.
         silenced: Share of the devices that it makes fall silent.
+        silent_after: Hours after its activation when they do; at 0 they do before they can tell of it.
     """
 
     rise: float = 1.0
     slower: float = 1.0
     refused: float = 0.0
     silenced: float = 0.0
+    silent_after: float = 0.0
 
 
 @dataclass
@@ -128,17 +131,31 @@ class Story:
         self.ids = [hashlib.sha256(f"{self.fleet.rng.random()} {n}".encode()).hexdigest()[:32] for n in range(count)]
         self.cohort_of = [self.cohorts[n % len(self.cohorts)] for n in range(count)]
         self.active = np.full(count, OLD)
+        self.activated_at = np.full(count, np.inf)
         draws = self.fleet.rng.random((2, count))
         self.refuses, self.falls_silent = draws[0] < self.release.refused, draws[1] < self.release.silenced
         self.bundles = {number: hashlib.sha256(f"release {number}".encode()).hexdigest() for number in (OLD, NEW)}
         self._publish()
         self._live_a_week()
 
+    def start_first(self, plan: Plan) -> Rollout:
+        """Take away what the fleet ran and counted until now, and start the channel's first rollout."""
+        self.active[:] = NOTHING
+        with self.database.session() as session:
+            session.execute(text("DELETE FROM summaries"))
+            session.execute(text("UPDATE devices SET active_release = NULL, last_seen_at = :now"), {"now": self.now})
+        with self.database.session() as session:
+            new = Start(MODEL, NEW, plan=plan)
+            return change_rollout(session, self.key, CHANNEL, new, actor="engineer", now=self.now)
+
     def start(self, plan: Plan) -> Rollout:
         """Let the fleet run the old release, and start the rollout of the new one."""
         with self.database.session() as session:
             old = Start(MODEL, OLD, share=10_000)
             change_rollout(session, self.key, CHANNEL, old, actor="engineer", now=self.now)
+        self.now -= timedelta(hours=1)
+        self.poll()
+        self.now += timedelta(hours=1)
         with self.database.session() as session:
             new = Start(MODEL, NEW, plan=plan)
             return change_rollout(session, self.key, CHANNEL, new, actor="engineer", now=self.now)
@@ -165,16 +182,17 @@ class Story:
         """Let every device that still can poll, decide, and say how it is."""
         rollout = self.signed()
         devices = zip(self.ids, self.cohort_of, self.active, strict=True)
-        wanted = np.array([decide(rollout, name, cohort, int(active)) for name, cohort, active in devices])
+        wanted = np.array([decide(rollout, name, cohort, int(active)) or active for name, cohort, active in devices])
         fails = (wanted == NEW) & self.refuses & (self.active != NEW)
-        awake = ~(self.falls_silent & (self.active == NEW))
-        self.active = np.where(awake & ~fails, wanted, self.active)
-        places = np.flatnonzero(awake)
+        activates = self._awake() & ~fails & (wanted != self.active)
+        self.active = np.where(activates, wanted, self.active)
+        self.activated_at[activates] = self.hours
+        places = np.flatnonzero(self._awake())
         values = {
             "now": self.now,
             "ids": [self.ids[n] for n in places],
-            "releases": [int(self.active[n]) for n in places],
-            "bundles": [self.bundles[int(self.active[n])] for n in places],
+            "releases": [int(self.active[n]) or None for n in places],
+            "bundles": [self.bundles.get(int(self.active[n])) for n in places],
             "wanted": [int(wanted[n]) for n in places],
             "outcomes": ["refused" if fails[n] else "unchanged" for n in places],
             "reasons": ["golden_failed" if fails[n] else None for n in places],
@@ -209,6 +227,11 @@ class Story:
     def share_that_had_it(self) -> float:
         """The share of the devices that run the new release."""
         return float((self.active == NEW).mean())
+
+    def _awake(self) -> Flags:
+        """Return [devices] those that the new release did not make fall silent yet."""
+        silent_at = self.activated_at + self.release.silent_after
+        return ~(self.falls_silent & (self.active == NEW) & (self.hours >= silent_at))
 
     def _write_down(self, rollout: Rollout) -> None:
         if not self.log or self.log[-1][1:3] != (rollout.share, rollout.state):
@@ -264,14 +287,13 @@ class Story:
         self._store(counted, self.now, "hour", self.now + timedelta(hours=hours))
 
     def _store(self, counted: Counted, start: datetime, period: str, received: datetime) -> None:
-        awake = ~(self.falls_silent & (self.active == NEW))
         rows = [
             {
                 "id": self.ids[n], "bundle": self.bundles[int(self.active[n])], "windows": int(counted.windows[n]),
                 "anomalous": int(counted.anomalous[n]), "latency": int(counted.latency_sum_us[n]),
                 "histogram": counted.histogram[n].astype(int).tolist(),
             }
-            for n in np.flatnonzero(awake)
+            for n in np.flatnonzero(self._awake() & (self.active != NOTHING))
         ]  # fmt: skip
         start_ms = int(start.timestamp() * 1000) // HOUR_MS * HOUR_MS
         with self.database.session() as session:

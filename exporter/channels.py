@@ -59,10 +59,10 @@ def show_progress(server: Server, channel: str) -> dict[str, Any]:
 
 
 def advance(server: Server, channel: str, *, note: str = "") -> Rollout:
-    """Go to the next stage of a rollout's plan without waiting; safe to repeat when the answer is lost on the way.
+    """Go to the next stage of a rollout's plan without waiting, or end its watch in the last one; safe to repeat.
 
     Raises:
-        TransportError: No answer, or a refusal: it has no plan, is paused, or is in its last stage.
+        TransportError: No answer, or a refusal: it has no plan or is paused.
         ContractError: The channel is no name, or the answer no rollout.
     """
     run = show_progress(server, channel).get("run") or {}

@@ -61,7 +61,12 @@ class _Asked:
 @click.option("--share", type=Share(), help="Devices that get it, such as 25% or 2500. Alone: widen the running one.")
 @click.option("--pause", "action", flag_value="pause", help="Let nobody else in.")
 @click.option("--resume", "action", flag_value="resume", help="Go on after a pause.")
-@click.option("--advance", "action", flag_value="advance", help="Go to the plan's next stage without waiting.")
+@click.option(
+    "--advance",
+    "action",
+    flag_value="advance",
+    help="Go to the plan's next stage without waiting; in the last one, end the watch.",
+)
 @click.option("--roll-back", "action", flag_value="roll_back", help="Send everybody back to the release before.")
 @click.option("--progress", "action", flag_value="progress", help="Show stages, gates and overdue devices.")
 @click.option("--note", default="", help="Why; goes into the audit trail.")

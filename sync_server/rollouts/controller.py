@@ -4,14 +4,15 @@ Upkeep calls :func:`tend` each minute; all it knows is in the database, so it ma
 
 1. **Time.** Only time that the server saw pass counts: each turn adds what passed since the last one, at most the time
    between two looks, and nothing when the clock went back. A server that was off for hours, or whose clock jumped,
-   never takes a stage for longer than it was.
+   never takes a stage for longer than it was, and after half the hours that make a device silent it gives devices the
+   time between two looks to come back. It is added under the lock of every change, to the run as it is then.
 2. **Look**, each ``look_minutes`` of that time, while the rollout runs. The figures are read without any lock; then one
    transaction, under the lock of every change, checks that nothing has moved meanwhile, stores what was found and acts.
 3. **Act.** A tripped gate pauses or rolls back by policy. When all hold and the stage's least time and devices are
    reached, the next stage begins; after the last one the run is finished.
 
-What goes wrong (the online key is missing or not the one in root, the release is below the floor by now) changes
-nothing, is told with the run as its ``trouble``, and is tried again at the next turn.
+What goes wrong (the online key is missing or not the one in root, the release is below the floor by now, the plan
+is a newer server's) changes nothing, is told with the run as its ``trouble``, and is tried again at the next turn.
 """
 
 from __future__ import annotations
@@ -29,7 +30,6 @@ from sqlalchemy.orm import Session
 
 from edge_runtime.contract.rollout import BUCKETS, STATES, Rollout
 from edge_runtime.errors import StellaError
-from sync_server.access.audit import audit
 from sync_server.db import Database, is_away, lock_for_transaction, try_lock_for_transaction
 from sync_server.errors import RequestError
 from sync_server.repository.metadata import LOCK
@@ -42,7 +42,7 @@ from sync_server.rollouts.models import Channel, RolloutLook, RolloutRun, rollou
 from sync_server.rollouts.plan import Plan
 from sync_server.rollouts.reach import note_reach, note_silence
 from sync_server.rollouts.requests import MAX_NOTE_CHARACTERS, Advance, Pause, RollBack
-from sync_server.rollouts.runs import end, next_stage, plan_of
+from sync_server.rollouts.runs import end, finish, next_stage, plan_of
 from sync_server.rollouts.service import change_rollout
 from sync_server.rollouts.spending import budget
 
@@ -108,13 +108,15 @@ def _tend_one(database: Database, read_key: ReadKey, number: int, now: datetime)
             return
         with database.session() as session:
             run, rollout = _load(session, number)
+            if rollout.id == number:
+                _note(session, run, rollout, now)
+        with database.session() as session:  # what a person changed during these long scans is seen, and kept
+            lock_for_transaction(session, LOCK)
+            run, rollout = _load(session, number)
             if rollout.id != number:  # a server of an older version started the next one
                 end(run, "replaced", now)
                 return
             plan = plan_of(run)
-            note_reach(session, run, rollout, now)
-            if plan is not None:
-                note_silence(session, run, rollout, plan.gates.silent.hours, now)
             _tick(run, plan, now, counts=rollout.state == "running" and run.outcome is None)
         metrics.STAGE.labels(run.channel).set(run.stage)
         if plan is None or run.outcome is not None or rollout.state != "running" or not _is_look_due(run, plan):
@@ -134,12 +136,22 @@ def _load(session: Session, number: int) -> tuple[RolloutRun, Rollout]:
     return run, session.get_one(Channel, run.channel).to_rollout()
 
 
+def _note(session: Session, run: RolloutRun, rollout: Rollout, now: datetime) -> None:
+    """Note what scans of all devices tell; nobody else writes these columns."""
+    plan = plan_of(run)
+    note_reach(session, run, rollout, now)
+    if plan is not None:
+        note_silence(session, run, rollout, plan.gates.silent.hours, now)
+
+
 def _tick(run: RolloutRun, plan: Plan | None, now: datetime, *, counts: bool) -> None:
     """Add the time that passed since the last turn, see 1. above."""
     most = timedelta(minutes=plan.look_minutes if plan is not None else 0)
     passed = min(max(now - run.ticked_at, timedelta(0)), most)
     if counts:
         run.watched_seconds += passed.total_seconds()
+    if plan is not None and now - run.ticked_at > timedelta(hours=plan.gates.silent.hours) / 2:
+        run.looked_seconds = run.watched_seconds  # the next look waits: nobody could come while the server was off
     run.ticked_at = now
     run.segment_at = min(run.segment_at, now)  # a clock that was set back: nothing began later than now
 
@@ -222,9 +234,7 @@ def _stop(session: Session, read_key: ReadKey, run: RolloutRun, plan: Plan, look
 def _go_on(session: Session, read_key: ReadKey, run: RolloutRun, rollout: Rollout, now: datetime) -> None:
     """Begin the next stage, or end the watch after the last."""
     if next_stage(run, rollout) is None:
-        end(run, "finished", now)
-        audit(session, ACTOR, "rollout.finish", f"channel:{run.channel}", {"rollout": run.rollout_id})
-        announce(session, "rollout.finished", run, {})
+        finish(session, run, actor=ACTOR, note="", now=now)
         return
     after = change_rollout(session, read_key(), run.channel, Advance(from_stage=run.stage), actor=ACTOR, now=now)
     announce(session, "rollout.advanced", run, {"share": after.share, "stage": run.stage})

@@ -2,7 +2,10 @@
 
 **Who counts.** Devices of the channel whose cohort is listed, on both sides of the share; enrolled before the rollout
 began, not revoked, no demos, and seen (a result or a status) since the present segment began. That is all the server
-can know of a poll, since polls carry no name.
+can know of a poll, since polls carry no name. For silence all count that were seen since the rollout began, or since a
+person last resumed it, or in the hours before that make a device silent (at most seven days ago): a device asks before
+it sends, so one that a release kills at once was last seen before; one that dies late in a stage is silent for long
+enough only in the next.
 
 **What counts.** Whole hours since the segment began, at most the last seven days, by the times of devices' readings;
 and the seven days before the rollout began. Times more than a day ahead of the server's clock are left out.
@@ -13,7 +16,7 @@ and a bounded number of index look-ups, whatever the size of the fleet.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -36,12 +39,15 @@ WEEK = timedelta(days=7)
 _HOUR_MS = 3_600_000
 _NOT_THE_DEVICE = "download_failed"  # a network out of reach says nothing of the release
 
+_KNOWN = "listed AND kind = 'edge' AND created_at < :started_at AND last_seen_at >= :known_since"
+_RESUMED = text("SELECT max(at) FROM rollout_steps WHERE rollout_id = :rollout_id AND action = 'resume'")
 _COUNTED = f"""
-    WITH fleet AS ({CHANNEL_DEVICES})
-    SELECT count(*) FILTER (WHERE inside) AS inside, count(*) FILTER (WHERE NOT inside) AS outside,
-           count(*) FILTER (WHERE inside AND active_release = :release) AS activated
-    FROM fleet
-    WHERE listed AND kind = 'edge' AND created_at < :started_at AND last_seen_at >= :segment_at
+    WITH fleet AS ({CHANNEL_DEVICES}),
+    known AS (SELECT *, last_seen_at >= :segment_at AS came FROM fleet WHERE {_KNOWN})
+    SELECT count(*) FILTER (WHERE came AND inside) AS inside, count(*) FILTER (WHERE came AND NOT inside) AS outside,
+           count(*) FILTER (WHERE came AND inside AND active_release = :release) AS activated,
+           count(*) FILTER (WHERE inside) AS known_inside, count(*) FILTER (WHERE NOT inside) AS known_outside
+    FROM known
 """  # noqa: S608 - our own constants
 _COUNT = text(_COUNTED)
 
@@ -56,17 +62,18 @@ def _sums(condition: str) -> str:
 _FIGURES = text(f"""
     WITH fleet AS ({CHANNEL_DEVICES}), picked AS (
         SELECT id, cohort, inside, active_release, active_bundle, last_seen_at < :silent_since AS silent,
+               last_seen_at >= :segment_at AS came,
                status_at >= :segment_at AND status #>> '{{last_update,release}}' = CAST(:release AS text)
                AND (update_outcome = 'refused' OR update_outcome = 'failed' AND update_reason <> :not_the_device)
                AS failed
         FROM fleet
-        WHERE listed AND kind = 'edge' AND created_at < :started_at AND last_seen_at >= :segment_at
+        WHERE {_KNOWN}
               AND lot < CASE WHEN inside THEN CAST(:lots_inside AS integer) ELSE CAST(:lots_outside AS integer) END
     )
-    SELECT p.cohort, p.inside, p.active_release = :release AS runs, p.active_bundle, p.silent,
+    SELECT p.cohort, p.inside, p.came AND p.active_release = :release AS runs, p.active_bundle, p.silent,
            coalesce(p.failed, false) AS failed, s.now, s.before
     FROM picked p, LATERAL (
-        SELECT {_sums("since.period_start_ms >= :now_from AND since.period_start_ms < :now_to")} AS now,
+        SELECT {_sums("p.came AND since.period_start_ms >= :now_from AND since.period_start_ms < :now_to")} AS now,
                {_sums("since.period_start_ms + length <= :before_to")} AS before
         FROM (SELECT *, CASE period WHEN 'hour' THEN {_HOUR_MS} ELSE {24 * _HOUR_MS} END AS length FROM summaries
               WHERE device_id = p.id AND period_start_ms >= :before_from AND received_at >= :received_from
@@ -84,18 +91,22 @@ class Scale:
     """How many devices count, before any sampling.
 
     Attributes:
-        inside: Treated.
-        outside: In control.
-        activated: Treated ones that run the release.
+        inside: Treated, seen since the segment began.
+        outside: In control, seen since then.
+        activated: Treated ones, seen since then, that run the release.
+        known_inside: Treated ones that count for silence.
+        known_outside: In control, and count for silence.
     """
 
     inside: int
     outside: int
     activated: int
+    known_inside: int
+    known_outside: int
 
     def to_dict(self) -> dict[str, int]:
         """Return the counts as they are stored and shown."""
-        return {"inside": self.inside, "outside": self.outside, "activated": self.activated}
+        return asdict(self)
 
 
 def read_figures(
@@ -114,15 +125,27 @@ def read_figures(
         **parameters(run.channel, rollout),
         "started_at": run.started_at,
         "segment_at": run.segment_at,
+        "known_since": _known_since(session, run, plan, now),
         "silent_since": now - timedelta(hours=plan.gates.silent.hours),
         "not_the_device": _NOT_THE_DEVICE,
         **_times(run, now),
     }
     scale = Scale(**session.execute(_COUNT, values).mappings().one())
-    values["lots_inside"], values["lots_outside"] = _lots(scale.inside), _lots(scale.outside)
+    values["lots_inside"], values["lots_outside"] = _lots(scale.known_inside), _lots(scale.known_outside)
     session.execute(text(f"SET LOCAL statement_timeout = {_LONGEST_MS}"))
     rows = session.execute(_FIGURES, values).all()
     return _figures(rows, _training(session, rollout), rollout, run.silent_before or 0.0), scale
+
+
+def _known_since(session: Session, run: RolloutRun, plan: Plan, now: datetime) -> datetime:
+    """Return since when a device must have been seen to count for silence.
+
+    A person who resumes a rollout knows of the devices that are silent by then.
+    """
+    resumed = session.execute(_RESUMED, {"rollout_id": run.rollout_id}).scalar_one()
+    # Neither is later than the segment's begin, unless the server's clock was set back since.
+    began = min(resumed or run.started_at, run.segment_at)
+    return max(began - timedelta(hours=plan.gates.silent.hours), now - WEEK)
 
 
 def _times(run: RolloutRun, now: datetime) -> dict[str, Any]:
@@ -174,6 +197,7 @@ def _figures(
         training_now=now_training,
         training_before=before_training,
         silent_before=silent_before,
+        replaces=rollout.previous is not None,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from sync_server.rollouts.bounds import Flags, Floats
 
 Against = Literal["control", "own_week", "limit"]
-Verdict = Literal["holds", "few", "tripped"]
+Verdict = Literal["holds", "none", "few", "tripped"]
 LARGEST_RATIO = 1000.0  # what is shown of a ratio over nothing
 
 
@@ -33,18 +33,19 @@ class Counted:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What is known of the devices that count in a stage.
+    """What is known of the devices that count, those that count for silence alone among them.
 
     Attributes:
         treated: [devices] the bucket is in the share.
         decided: [devices] it runs the release, or said why it cannot.
         failed: [devices] it said why it cannot.
-        silent: [devices] it came since the stage began, and then no more.
-        now: Since the stage began, at most a week.
+        silent: [devices] it was there when the rollout began or since, and then no more.
+        now: Since the stage began, at most a week; zero for a device that was not seen since.
         before: In the week before the rollout.
         training_now: [devices, 15] shares of the training histogram of what it runs, NaN unless that is the release.
         training_before: [devices, 15] the same of the release before.
         silent_before: Share of the fleet that was silent when the watch began.
+        replaces: There is a release before, which the devices outside run.
     """
 
     treated: Flags
@@ -56,6 +57,7 @@ class Figures:
     training_now: Floats
     training_before: Floats
     silent_before: float = 0.0
+    replaces: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,8 @@ class Finding:
     Attributes:
         gate: Its name.
         against: ``control``, ``own_week`` or ``limit``.
-        verdict: ``holds``, ``few`` (not enough devices to say anything) or ``tripped``.
+        verdict: ``holds``, ``none`` (nothing to compare with, and waiting brings nothing), ``few`` (not enough devices
+            to say anything yet) or ``tripped``.
         devices: Treated devices that were counted.
         control_devices: Those outside of the share.
         treated: The figure of the treated devices, None without any.
@@ -149,3 +152,10 @@ def few(gate: str, against: Against, devices: Sides, limit: float) -> Finding:
     """Say that there are not enough devices; nothing is spent then."""
     why = f"Not enough devices: {devices.inside} of the treated can be counted, {devices.least} are needed."
     return Finding(gate, against, "few", devices.inside, devices.outside, None, None, None, limit, None, 0.0, why)
+
+
+def incomparable(gate: str, devices: Sides, limit: float) -> Finding:
+    """Say that the devices can be compared with nothing, however long one waits; nothing is spent then."""
+    why = "Nothing to compare with: too few of the treated have a week before that is long enough, nobody outside runs"
+    why += " a release."
+    return Finding(gate, "own_week", "none", devices.inside, devices.outside, None, None, None, limit, None, 0.0, why)

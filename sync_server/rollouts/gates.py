@@ -4,6 +4,7 @@ Devices are compared **by assignment**: those whose bucket is in the share again
 them runs. Each device has one vote: its share, its mean, never its number of windows. Where enough devices are outside,
 a figure is what a device's own week before does not explain, and the test is one of the draw (``bounds``); where there
 are too few, as at the last stage, each device is compared with its own week before, by a sign test with a margin.
+Where there is no such week either, as at a channel's first rollout, there is nothing to wait for and the gate says so.
 
 Example::
 
@@ -25,7 +26,7 @@ from sync_server.rollouts.bounds import (
     psi,
     randomisation_bounds,
 )
-from sync_server.rollouts.findings import LARGEST_RATIO, Figures, Finding, Sides, few, finding
+from sync_server.rollouts.findings import LARGEST_RATIO, Figures, Finding, Sides, few, finding, incomparable
 from sync_server.rollouts.plan import Plan
 from sync_server.rollouts.spending import WEIGHTS
 
@@ -98,17 +99,22 @@ def _anomalies(figures: Figures, plan: Plan, budget: float) -> Finding:
     return finding(
         "anomalies", "control", sides, treated=treated, control=control, effect=ratio, limit=settings.ratio,
         p=_bound(rest, figures.treated[sides.counted]), budget=budget,
-        says=f"Anomalous windows: {treated:.2%} of a device's, {control:.2%} outside; {ratio:.2f} times as many as"
-        " their week before lets expect.",
+        says=f"Anomalous windows: {treated:.2%} of a device's, {control:.2%} outside; {ratio:.2f} times as many, by"
+        " these or by what their week before lets expect.",
     )  # fmt: skip
 
 
 def _rise(now: Floats, before: Floats, sides: Sides) -> float:
-    """Return how much more the treated have than the others, over how much more they had before."""
+    """Return how much more the treated have than the others: now, or over what they had before if that is more.
+
+    These are means of all devices, so a single one that was stormy in its week before makes the second small; whether
+    it is chance does not rest on either of them.
+    """
+    plain = _ratio(*sides.means(now))
     past = Sides(sides.counted & np.isfinite(before), sides.treated, 1)
     if past.inside < sides.least or past.outside < sides.least:
-        return _ratio(*sides.means(now))
-    return _ratio(_ratio(*past.means(now)), _ratio(*past.means(before)))
+        return plain
+    return max(plain, _ratio(_ratio(*past.means(now)), _ratio(*past.means(before))))
 
 
 def _ratio(above: float, below: float) -> float:
@@ -128,10 +134,11 @@ def _against_own_week(
 ) -> Finding:
     """Let each treated device vote: worse than its own week by the margin, or not; half of them may be by chance."""
     long_enough = figures.before.windows >= np.maximum(plan.least_windows, _LEAST_PAST * figures.now.windows)
-    counted = figures.treated & long_enough & (figures.now.windows >= plan.least_windows)
+    scoring = figures.treated & (figures.now.windows >= plan.least_windows)
+    counted = scoring & long_enough
     sides = Sides(counted & (worse | better), figures.treated, plan.least_devices)
     if int(counted.sum()) < sides.least:
-        return few(gate, "own_week", Sides(counted, figures.treated, plan.least_devices), margin)
+        return _too_few(gate, figures, scoring, long_enough, plan.least_devices, margin)
     votes = int((worse & counted).sum())
     share = votes / sides.inside if sides.inside else 0.0
     return finding(
@@ -139,6 +146,15 @@ def _against_own_week(
         p=binomial_tail(votes, sides.inside, 0.5), budget=budget,
         says=f"{votes} of {sides.inside} devices are worse than their own week before by more than {margin:g}.",
     )  # fmt: skip
+
+
+def _too_few(gate: str, figures: Figures, scoring: Flags, has_past: Flags, least: int, limit: float) -> Finding:
+    """Say whether time can bring devices to compare, or a control; a past it cannot bring."""
+    counted = Sides(scoring & has_past, figures.treated, least)
+    may_have_control = figures.replaces and Sides(np.ones_like(scoring), figures.treated, least).has_control
+    if may_have_control or int(scoring.sum()) < least or counted.inside >= least:
+        return few(gate, "own_week", counted, limit)
+    return incomparable(gate, counted, limit)
 
 
 def _scores(figures: Figures, plan: Plan, budget: float) -> Finding:
@@ -173,10 +189,12 @@ def _scores_by_own_week(figures: Figures, plan: Plan, now: Floats, before: Float
     """
     limit = plan.gates.scores.training_psi
     known = np.isfinite(figures.training_now[:, 0]) & np.isfinite(figures.training_before[:, 0])
-    counted = figures.treated & known & np.isfinite(now[:, 0]) & np.isfinite(before[:, 0])
+    scoring, has_past = figures.treated & np.isfinite(now[:, 0]), np.isfinite(before[:, 0])
+    counted = scoring & has_past & known
     sides = Sides(counted, figures.treated, plan.least_devices)
     if sides.inside < sides.least:
-        return few("scores", "own_week", sides, limit)
+        has_past &= np.isfinite(figures.training_before[:, 0])
+        return _too_few("scores", figures, scoring, has_past, sides.least, limit)
     index = _mean_index(now, figures.training_now, counted)
     past = _mean_index(before, figures.training_before, counted)
     edge, p = _clearest(mean_bounds(_both_ways(_above_edges(now[counted]) - _above_edges(before[counted]))))
@@ -229,8 +247,8 @@ def _latency(figures: Figures, plan: Plan, budget: float) -> Finding:
     return finding(
         "latency", "control", sides, treated=treated, control=control, effect=ratio, limit=settings.ratio,
         p=_bound(less_own_past(logs[0], logs[1]), figures.treated[sides.counted]), budget=budget,
-        says=f"Scoring a window takes {treated:.0f} us, {control:.0f} us outside; {ratio:.2f} times what their week"
-        " before lets expect.",
+        says=f"Scoring a window takes {treated:.0f} us, {control:.0f} us outside; {ratio:.2f} times as long, by these"
+        " or by what their week before lets expect.",
     )  # fmt: skip
 
 

@@ -100,7 +100,7 @@ class Latency(_Strict, frozen=True):
 
 
 class Silent(_Strict, frozen=True):
-    """Devices that came since the stage began, and then no more.
+    """Devices that were there when the rollout began or since, and then no more.
 
     Attributes:
         on: Whether the gate is there.
@@ -164,7 +164,11 @@ class Plan(_Strict, frozen=True):
 
     @classmethod
     def from_stored(cls, value: dict[str, Any]) -> Plan:
-        """Return a plan that :meth:`to_dict` made."""
+        """Return a plan that :meth:`to_dict` made.
+
+        Raises:
+            msgspec.ValidationError: A newer version made it, with something that this one does not know.
+        """
         return msgspec.convert(value, cls)
 
 

@@ -8,11 +8,14 @@ from __future__ import annotations
 import dataclasses
 from datetime import datetime
 
+import msgspec
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from edge_runtime.contract.rollout import Rollout
+from sync_server.access.audit import audit
 from sync_server.errors import RequestError
+from sync_server.rollouts.announcing import announce
 from sync_server.rollouts.models import RolloutRun, RolloutStep
 from sync_server.rollouts.plan import Plan, Stage
 from sync_server.rollouts.requests import Advance, Change, Pause, RollBack, Start
@@ -24,8 +27,20 @@ def find_run(session: Session, rollout_id: int) -> RolloutRun | None:
 
 
 def plan_of(run: RolloutRun) -> Plan | None:
-    """Return a run's plan, None when it has none."""
-    return None if run.plan is None else Plan.from_stored(run.plan)
+    """Return a run's plan, None when it has none.
+
+    Raises:
+        RequestError: 409, a newer server stored it and this one does not know all of it.
+    """
+    try:
+        return None if run.plan is None else Plan.from_stored(run.plan)
+    except msgspec.ValidationError as error:
+        raise RequestError(
+            409, "unknown_plan",
+            f"The plan of rollout {run.rollout_id} on channel {run.channel} has something that this server does not"
+            f" know ({error}).",
+            advice="Use a server of the version that started it; pause or roll back by hand until then.",
+        ) from error  # fmt: skip
 
 
 def has_plan(session: Session, rollout: Rollout, plan: Plan | None) -> bool:
@@ -53,10 +68,10 @@ def stage_of(rollout: Rollout, stage: Stage) -> Rollout:
 
 
 def advanced(session: Session, channel: str, before: Rollout, change: Advance) -> Rollout:
-    """Return the rollout in its plan's next stage.
+    """Return the rollout in its plan's next stage; unchanged in its last one, see :func:`finish_if_last`.
 
     Raises:
-        RequestError: 409, it has no plan or is in its last stage.
+        RequestError: 409, it has no plan.
     """
     run = find_run(session, before.id)
     plan = None if run is None else plan_of(run)
@@ -67,12 +82,24 @@ def advanced(session: Session, channel: str, before: Rollout, change: Advance) -
     if change.from_stage != run.stage:
         return before  # it went on already: the answer to an earlier request was lost, or the time was up
     number = next_stage(run, before)
-    if number is None:
-        raise RequestError(
-            409, "last_stage", f"The rollout on channel {channel} is in the last stage of its plan.",
-            advice="It ends by itself once it was watched for long enough.",
-        )  # fmt: skip
-    return stage_of(before, plan.stages[number])
+    return before if number is None else stage_of(before, plan.stages[number])
+
+
+def finish_if_last(session: Session, rollout: Rollout, change: Advance, *, actor: str, now: datetime) -> None:
+    """End the watch when somebody advances out of the last stage; asked twice, once."""
+    run = find_run(session, rollout.id)
+    if run is None or run.outcome is not None or change.from_stage != run.stage:
+        return
+    if next_stage(run, rollout) is None:
+        finish(session, run, actor=actor, note=change.note, now=now)
+
+
+def finish(session: Session, run: RolloutRun, *, actor: str, note: str, now: datetime) -> None:
+    """End a run after its last stage, and tell of it. Nothing that is signed changes."""
+    end(run, "finished", now)
+    detail: dict[str, object] = {"note": note} if note else {}
+    audit(session, actor, "rollout.finish", f"channel:{run.channel}", {"rollout": run.rollout_id, **detail})
+    announce(session, "rollout.finished", run, {"by": actor, **detail})
 
 
 def record(

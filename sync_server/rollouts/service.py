@@ -3,7 +3,8 @@
 ::
 
     start ─► running ─► paused ─► running        share, cohorts: only while running, only more
-                │          │                     advance: the same, to the next stage of the rollout's plan
+                │          │                     advance: the same, to the next stage of the rollout's plan; in the
+                │          │                     last one: the watch ends, and nothing that is signed changes
                 └──────────┴─► rolled_back       a new start: only when running at share 10,000 for all cohorts,
                                                  or when rolled back
 
@@ -46,7 +47,7 @@ from sync_server.rollouts.checks import (
 from sync_server.rollouts.models import ROLLOUT_IDS, Channel
 from sync_server.rollouts.plan import Plan, check_stages
 from sync_server.rollouts.requests import Advance, Change, Pause, Resume, RollBack, Share, Start, Widen
-from sync_server.rollouts.runs import advanced, has_plan, record, stage_of
+from sync_server.rollouts.runs import advanced, finish_if_last, has_plan, record, stage_of
 
 _ACTIONS: dict[type[Change], str] = {
     Start: "start", Share: "share", Widen: "widen", Pause: "pause", Resume: "resume", Advance: "advance",
@@ -88,6 +89,8 @@ def change_rollout(
     before = None if row is None else row.to_rollout()
     after = _after(session, channel, before, change)
     if after == before:
+        if isinstance(change, Advance):
+            finish_if_last(session, after, change, actor=actor, now=now)
         return after
     _check_runs(session, channel, after)
     _store(session, channel, row, after, now)

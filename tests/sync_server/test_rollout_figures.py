@@ -26,13 +26,29 @@ def test_demos_latecomers_revoked_and_absent_devices_do_not_count(tell: Tell) ->
                   "channel = 'beta'", "model = 'fridges'")  # fmt: skip
     with story.database.session() as session:
         for device, change in zip(story.ids, statements, strict=False):
-            values = {"id": device, "now": story.now, "past": BEGIN - timedelta(hours=1)}
+            values = {"id": device, "now": story.now, "past": BEGIN - timedelta(hours=13)}
             session.execute(text(f"UPDATE devices SET {change} WHERE id = :id").bindparams(
                 **{name: value for name, value in values.items() if name == "id" or f":{name}" in change}
             ))  # fmt: skip
         run = session.scalars(select(RolloutRun).where(RolloutRun.outcome.is_(None))).one()
         made, scale = read_figures(session, run, story.signed(), SHORT, story.now)
     assert scale.inside + scale.outside == len(made.treated) == 94
+
+
+@pytest.mark.parametrize(("hours", "known"), [(11, 100), (13, 99)])
+def test_a_device_that_was_there_before_the_start_counts_for_silence_alone(tell: Tell, hours: int, known: int) -> None:
+    story = tell(devices=100)
+    story.run(hours=4)
+    values = {"id": story.ids[0], "past": BEGIN - timedelta(hours=hours)}
+    with story.database.session() as session:
+        session.execute(text("UPDATE devices SET last_seen_at = :past WHERE id = :id"), values)
+        run = session.scalars(select(RolloutRun).where(RolloutRun.outcome.is_(None))).one()
+        made, scale = read_figures(session, run, story.signed(), SHORT, BEGIN + timedelta(hours=11))
+    assert scale.inside + scale.outside == 99
+    assert scale.known_inside + scale.known_outside == len(made.treated) == known
+    assert int(made.silent.sum()) == known - 99
+    assert (made.now.windows[made.silent] == 0).all()
+    assert not made.decided[made.silent].any()
 
 
 def test_large_fleets_are_sampled(tell: Tell, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -221,7 +221,40 @@ def test_devices_without_a_past_are_compared_by_assignment_alone() -> None:
     assert verdicts(made) == ALL_HOLD
     assert verdicts(worse(made, anomalous=3.0)) == {**ALL_HOLD, "anomalies": "tripped"}
     nobody = figures(inside=400, before=Counted(**none))
-    assert verdicts(nobody)["anomalies"] == "few", "neither a control nor an own week"
+    compared = {"failures": "holds", "silent": "holds"}
+    nothing = {**compared, "anomalies": "none", "scores": "none", "latency": "none"}
+    assert verdicts(nobody) == nothing, "neither a control nor an own week, and nothing to wait for"
+    first = figures(before=Counted(**none), now=only_treated(made), replaces=False)
+    assert verdicts(first) == nothing, "nobody outside runs anything"
+    waiting = dataclasses.replace(first, replaces=True)
+    assert verdicts(waiting)["anomalies"] == "few", "those outside run the release before, and may still come"
+    starting = dataclasses.replace(nobody, now=Counted(**none))
+    assert verdicts(starting)["anomalies"] == "few", "their windows may still come"
+
+
+def only_treated(made: Figures) -> Counted:
+    """Return what is counted now, by the treated devices alone."""
+    fields = {name: getattr(made.now, name).T * made.treated for name in Counted.__slots__}
+    return Counted(**{name: value.T for name, value in fields.items()})
+
+
+def test_one_stormy_week_does_not_hide_a_tripled_share() -> None:
+    made = figures()
+    before = made.before.anomalous.copy()
+    before[np.flatnonzero(made.treated)[0]] = 900.0
+    stormy = dataclasses.replace(made, before=dataclasses.replace(made.before, anomalous=before))
+    assert verdicts(stormy) == ALL_HOLD
+    found = by_gate(judge(worse(stormy, anomalous=3.0), Plan(), BUDGET))["anomalies"]
+    assert (found.verdict, found.effect) == ("tripped", pytest.approx(3.0, rel=0.02))
+
+
+def test_a_control_that_had_nothing_before_hides_nothing() -> None:
+    made = figures()
+    counts = np.where(made.treated, made.before.anomalous, 0.0)
+    quieter = dataclasses.replace(made, before=dataclasses.replace(made.before, anomalous=counts))
+    loud = np.where(made.treated & (np.arange(400) % 8 == 0), 300.0, quieter.now.anomalous)
+    found = by_gate(judge(dataclasses.replace(quieter, now=dataclasses.replace(made.now, anomalous=loud)), Plan(), 1.0))
+    assert found["anomalies"].effect == pytest.approx(15.5, rel=0.1), "now, and not over a thousand before"
 
 
 def test_a_gate_that_is_off_is_not_asked() -> None:

@@ -69,13 +69,25 @@ def test_a_plan_runs_to_its_end_and_is_audited(tell: Tell) -> None:
     assert do(story, Start(MODEL, OLD, share=10)).release == OLD, "and the next one may start"
 
 
-def test_a_server_that_was_off_looks_once_and_advances_not_at_all(tell: Tell) -> None:
+def test_a_server_that_was_off_for_days_advances_not_at_all(tell: Tell) -> None:
     story = tell()
     story.now += timedelta(days=3)
     story.poll()
     story.turn()
-    assert (run_of(story).looks, story.signed().share) == (1, 2000)
-    assert seen(story)["run"]["waits_for"] == "time: 240 of 480 minutes"
+    assert (run_of(story).looks, run_of(story).watched_seconds, story.signed().share) == (0, 4 * 3600, 2000)
+    story.run(hours=4)
+    assert (len(seen(story)["looks"]), story.signed().share) == (1, 10_000), "one look, when the stage's time is over"
+
+
+def test_a_server_that_was_off_gives_devices_time_before_it_takes_them_for_silent(tell: Tell) -> None:
+    story = tell()
+    story.run(hours=8)
+    assert (story.signed().share, run_of(story).looks) == (10_000, 0)
+    story.now += timedelta(hours=20)
+    story.turn()
+    assert (run_of(story).looks, run_of(story).watched_seconds) == (0, 4 * 3600)
+    story.run(hours=4)
+    assert (story.signed().state, run_of(story).looks) == ("running", 1)
 
 
 def test_a_clock_that_jumps_ahead_and_back_moves_nothing(tell: Tell) -> None:
@@ -124,14 +136,31 @@ def test_a_person_pauses_resumes_and_advances_with_a_note(tell: Tell) -> None:
     assert (run_of(story).looks, run_of(story).watched_seconds, run_of(story).unplanned) == (0, 0, True)
     assert do(story, Advance(from_stage=0, note="enough seen")).share == 10_000
     assert do(story, Advance(from_stage=0)).share == 10_000, "asked again: the answer was lost"
-    with pytest.raises(RequestError, match="last stage"):
-        do(story, Advance(from_stage=1))
     told = seen(story)
     steps = [(step["action"], step["note"]) for step in told["steps"]]
     assert steps == [("start", ""), ("pause", "I want to see it first"), ("resume", ""), ("advance", "enough seen")]
     with story.database.session() as session:
         entry = session.scalars(select(AuditEntry).where(AuditEntry.action == "rollout.advance")).one()
     assert (entry.actor, entry.detail["note"]) == ("ops:alice", "enough seen")
+
+
+def test_advancing_out_of_the_last_stage_ends_the_watch_once(tell: Tell) -> None:
+    story = tell(devices=4, plan=Plan(stages=(Stage(10_000, 60),), look_minutes=240))
+    with story.database.session() as session:
+        create(session, name="pager", url="https://pager.example/", events=["rollout.*"], actor="test")
+    story.run(hours=8)
+    told = seen(story)
+    assert (told["run"]["outcome"], told["run"]["waits_for"]) == (None, "devices: 4 of 5 run the release")
+    signed = story.signed()
+    for _ in range(2):
+        assert do(story, Advance(from_stage=0, note="there are only four")) == signed
+    assert story.signed() == signed
+    assert (seen(story)["run"]["outcome"], audited(story)[2:]) == ("finished", [("rollout.finish", "ops:alice")])
+    with story.database.session() as session:
+        entry = session.scalars(select(AuditEntry).where(AuditEntry.action == "rollout.finish")).one()
+        events = session.scalars(select(WebhookDelivery)).all()
+    assert entry.detail["note"] == "there are only four"
+    assert [event.event for event in events] == ["rollout.finished"]
 
 
 def test_a_share_by_hand_begins_a_segment_of_its_own(tell: Tell) -> None:
@@ -157,6 +186,27 @@ def test_a_change_between_reading_and_acting_wins(tell: Tell, monkeypatch: pytes
     monkeypatch.setattr(controller, "judge", interrupted)
     story.run(hours=4)
     assert (story.signed().state, run_of(story).looks) == ("paused", 0)
+
+
+@pytest.mark.parametrize("change", [Advance(from_stage=0), Share(share=5000), None])
+def test_a_change_during_the_scan_of_devices_keeps_its_new_segment(
+    tell: Tell, monkeypatch: pytest.MonkeyPatch, change: Change | None
+) -> None:
+    story = tell()
+    story.run(hours=4)
+    story.live()
+    note_reach = controller.note_reach
+
+    def slow(*arguments: Any) -> None:
+        note_reach(*arguments)
+        for step in (Pause(), Resume()) if change is None else (change,):
+            do(story, step)
+
+    monkeypatch.setattr(controller, "note_reach", slow)
+    story.turn()
+    run = run_of(story)
+    assert (run.segment, run.watched_seconds, run.looked_seconds, run.looks) == (1, 0, 0, 0)
+    assert run.reach_checked_at == story.now, "and what the scan found is kept"
 
 
 def test_servers_side_by_side_look_once(tell: Tell, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,6 +276,11 @@ def test_devices_that_fall_silent_stop_it(tell: Tell) -> None:
     story.run(hours=36)
     assert story.signed().state == "paused"
     assert "Gate silent" in seen(story)["steps"][-1]["note"]
+    do(story, Resume(note="they are being repaired"))
+    story.run(hours=8)
+    assert (story.signed().state, run_of(story).looks) == ("running", 2), "who resumes it knows of these"
+    known = seen(story)["looks"][-1]["devices"]
+    assert known["known_inside"] < int((story.active == NEW).sum())
 
 
 def test_a_slow_release_stops_at_the_last_stage_by_the_devices_own_week(tell: Tell) -> None:
@@ -310,6 +365,27 @@ def test_a_rollout_by_cohorts_compares_within_them(tell: Tell) -> None:
 
 
 # --- keys and other trouble ---
+
+
+def test_a_plan_of_a_newer_server_is_told_and_holds_nobody_up(tell: Tell) -> None:
+    story = tell()
+    with story.database.session() as session:
+        run = session.scalars(select(RolloutRun).where(RolloutRun.outcome.is_(None))).one()
+        newer = Channel(name="beta", rollout_id=run.rollout_id + 100, model=MODEL, release=NEW, previous=OLD, share=100,
+                        salt="00", state="running", cohorts=None, updated_at=story.now)  # fmt: skip
+        session.add(newer)
+        times = dict.fromkeys(("started_at", "segment_at", "ticked_at"), story.now)
+        session.add(RolloutRun(rollout_id=run.rollout_id + 100, channel="beta", model=MODEL, release=NEW,
+                               plan={"stages": [{"share": 100, "minutes": 60}], "moon": "full"}, **times))  # fmt: skip
+        session.add(RolloutRun(rollout_id=run.rollout_id + 101, channel="stable", model=MODEL, release=NEW, **times))
+    story.run(hours=4)
+    with story.database.session() as session:
+        strange, after = (session.get_one(RolloutRun, run.rollout_id + more) for more in (100, 101))
+        with pytest.raises(RequestError, match="does not know"):
+            progress(session, "beta", story.now)
+    assert "moon" in (strange.trouble or "")
+    assert strange.outcome is None
+    assert after.outcome == "replaced", "the one after it had its turn"
 
 
 def test_a_key_that_is_not_in_root_changes_nothing_and_says_so(tell: Tell) -> None:
