@@ -61,7 +61,7 @@ def _reach(folder: Path) -> tuple[str, EmbeddedPostgres | None]:
                 postgres = EmbeddedPostgres(folder)
                 postgres.start()
                 return postgres.app_url, postgres
-            if _has_schema(running[0]) or time.monotonic() > deadline:
+            if _is_migrated(running[0]) or time.monotonic() > deadline:
                 return running[0], None
         except InUseError:
             if time.monotonic() > deadline:
@@ -69,19 +69,22 @@ def _reach(folder: Path) -> tuple[str, EmbeddedPostgres | None]:
         time.sleep(0.2)
 
 
-def _has_schema(url: str) -> bool:
-    """Say whether the server that runs the database has come as far as migrating it."""
+def _is_migrated(url: str) -> bool:
+    """Say whether the server that runs the database has migrated it as far as this program knows."""
     from sqlalchemy import create_engine, text
     from sqlalchemy.exc import DBAPIError
+
+    from sync_server.migrations import head
 
     engine = create_engine(url)
     try:
         with engine.connect() as connection:
-            return connection.execute(text("SELECT to_regclass('access_tokens')")).scalar() is not None
-    except DBAPIError:
+            version = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    except DBAPIError:  # not there yet, or not yet for this role
         return False
     finally:
         engine.dispose()
+    return version is not None and str(version) >= head()
 
 
 @contextmanager

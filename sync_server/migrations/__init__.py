@@ -80,7 +80,7 @@ def migrate(owner_url: str, *, app_role: str | None) -> str:
             # After it: the wait for another process that migrates has no bound.
             connection.execute(text(f"SET lock_timeout = {round(LOCK_SECONDS * 1000)}"))
             connection.commit()
-            version = _upgrade_patiently(connection)
+            version = _upgrade_patiently(connection, app_role)
             if app_role is not None:
                 _grant(connection, app_role)
                 connection.commit()
@@ -91,11 +91,11 @@ def migrate(owner_url: str, *, app_role: str | None) -> str:
         engine.dispose()
 
 
-def _upgrade_patiently(connection: Connection) -> str:
+def _upgrade_patiently(connection: Connection, app_role: str | None) -> str:
     """Upgrade, again after a pause where others hold a lock: they work on meanwhile instead of queueing behind."""
     for attempt in range(1, _ATTEMPTS + 1):
         try:
-            return _upgrade(connection)
+            return _upgrade(connection, app_role)
         except DBAPIError as error:
             connection.rollback()
             if attempt == _ATTEMPTS or _state(error) != _LOCK_NOT_AVAILABLE:
@@ -129,8 +129,13 @@ def _refusal(error: DBAPIError) -> StorageError:
     )
 
 
-def _upgrade(connection: Connection) -> str:
+def _upgrade(connection: Connection, app_role: str | None) -> str:
     """Run what is missing on a connection without an open transaction, and leave it so."""
+
+    def after_each(**_told: object) -> None:
+        if app_role is not None:
+            _grant(connection, app_role)
+
     config = _config()
     scripts = ScriptDirectory.from_config(config)
     head = scripts.get_current_head() or ""
@@ -142,6 +147,7 @@ def _upgrade(connection: Connection) -> str:
             advice="Start the newer program that made it.",
         )
     config.attributes["connection"] = connection
+    config.attributes["after_each"] = after_each
     command.upgrade(config, "head")
     connection.commit()
     return head

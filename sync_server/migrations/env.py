@@ -12,6 +12,8 @@ context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=Base.metadata,
     transaction_per_migration=True,
+    # In the transaction of each migration: whoever sees what it made may use it.
+    on_version_apply=context.config.attributes["after_each"],
 )
 with context.begin_transaction():
     context.run_migrations()

@@ -254,6 +254,8 @@ def test_a_migration_that_fails_leaves_those_before_it(tmp_path: Path) -> None:
                 migrate(postgres.owner_url, app_role="stella_app")
             assert owner.execute("SELECT version_num FROM alembic_version").fetchall() == [("0002",)]
             assert owner.execute("SELECT to_regclass('webhooks')").fetchone() == (None,)
+            with psycopg.connect(postgres.app_url.replace("+psycopg", "")) as app:  # may use what there is by then
+                assert app.execute("SELECT count(*) FROM access_tokens").fetchone() == (0,)
             owner.execute("DROP TABLE webhook_deliveries")
             assert migrate(postgres.owner_url, app_role="stella_app") == migrations.head()
 
