@@ -13,7 +13,7 @@ context.configure(
     target_metadata=Base.metadata,
     transaction_per_migration=True,
     # In the transaction of each migration: whoever sees what it made may use it.
-    on_version_apply=context.config.attributes["after_each"],
+    on_version_apply=context.config.attributes.get("after_each", ()),
 )
 with context.begin_transaction():
     context.run_migrations()
