@@ -18,6 +18,7 @@ from flask.testing import FlaskClient
 from simulators.rollout_scenes import Tell, teller
 from simulators.server_devices import ServerDevice, enrolment_token
 from sqlalchemy import text
+from sqlalchemy.orm import Session
 
 from sync_server.access.sessions import SESSION_COOKIE, create_operator, csrf_of, open_session
 from sync_server.access.tokens import issue_token
@@ -71,9 +72,12 @@ def owner_database(postgres: EmbeddedPostgres) -> Iterator[Database]:
 @pytest.fixture
 def database(_shared_database: Database, owner_database: Database) -> Database:
     """The app role's database, every table empty."""
-    with owner_database.session() as session:
+
+    def empty(session: Session) -> None:
         names = ", ".join(session.scalars(text(_TABLES)))
         session.execute(text(f"TRUNCATE {names} RESTART IDENTITY CASCADE"))
+
+    owner_database.run(empty)  # again where a thread of the test before, such as a challenger's, was still writing
     return _shared_database
 
 
