@@ -17,6 +17,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from simulators.rollout_scenes import Tell, teller
 from simulators.server_devices import ServerDevice, enrolment_token
+from simulators.webhook_receiver import Receiver, receiving
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
@@ -27,6 +28,7 @@ from sync_server.config import ServerConfig, load_config
 from sync_server.db import Database, utc_now
 from sync_server.embedded_postgres import EmbeddedPostgres
 from sync_server.migrations import migrate
+from sync_server.webhooks import service
 
 # Every table but the partitions, which go with their parents.
 _TABLES = """
@@ -144,3 +146,22 @@ def tell(database: Database, monkeypatch: pytest.MonkeyPatch) -> Tell:
     """Return a function that begins the story of a small fleet under a plan; the same draw in every run."""
     monkeypatch.setattr("secrets.token_hex", lambda count: "5a" * count)
     return teller(database, ec.generate_private_key(ec.SECP256R1()))
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with receiving() as server:
+        yield server
+
+
+@pytest.fixture
+def make_hook(database: Database, receiver: Receiver) -> Callable[..., int]:
+    """Return a function that makes a hook to the receiver and returns its number."""
+
+    def make(*events: str, url: str = receiver.url) -> int:
+        with database.session() as session:
+            return service.create(
+                session, name="test", url=url, events=events or ("*",), allow_private=True, actor="test"
+            ).id
+
+    return make

@@ -143,6 +143,27 @@ def test_windows_are_cut_anew_for_a_challenger_with_another_rule(
     assert (body["pairs"][0]["compared"], body["pairs"][0]["not_scored"]) == (3, 1)
 
 
+def hanging_challenger(
+    channel: ScoredChannel, worker: ScoringWorker, monkeypatch: pytest.MonkeyPatch
+) -> threading.Event:
+    """Let the challenger's model hang from the second request on, until the event that is returned is set."""
+    set_challenger(channel)
+    channel.score(channel="stable", windows=[window(1.0)])
+    go, load = threading.Event(), worker.models.get
+    worker.recorder.wait()
+
+    def hang(choice: Any) -> Any:
+        assert go.wait(60)
+        return load(choice)
+
+    monkeypatch.setattr(worker.recorder, "_load", hang)
+    return go
+
+
+def dropped_windows() -> float:
+    return REGISTRY.get_sample_value("scoring_compared_windows_total", {"outcome": "dropped"}) or 0
+
+
 def test_a_broken_challenger_fails_no_answer(channel: ScoredChannel, worker: ScoringWorker, database: Database) -> None:
     channel.publish(60, golden_shift=0.5)
     assert set_challenger(channel, 60).status_code == 200
@@ -155,22 +176,13 @@ def test_a_broken_challenger_fails_no_answer(channel: ScoredChannel, worker: Sco
 def test_a_challenger_that_hangs_costs_samples_and_no_answer(
     channel: ScoredChannel, worker: ScoringWorker, monkeypatch: pytest.MonkeyPatch, database: Database
 ) -> None:
-    set_challenger(channel)
-    channel.score(channel="stable", windows=[window(1.0)])
-    go, load = threading.Event(), worker.models.get
-    worker.recorder.wait()
-
-    def hang(choice: Any) -> Any:
-        assert go.wait(60)
-        return load(choice)
-
-    monkeypatch.setattr(worker.recorder, "_load", hang)
-    before = REGISTRY.get_sample_value("scoring_compared_windows_total", {"outcome": "dropped"}) or 0
+    go = hanging_challenger(channel, worker, monkeypatch)
+    before = dropped_windows()
     begun = time.monotonic()
     for _ in range(recording.MAX_WAITING + 11):
         assert channel.score(channel="stable", windows=[window(1.0)]).status_code == 200
     assert time.monotonic() - begun < 60, "nobody waited for the one that hangs"
-    dropped = (REGISTRY.get_sample_value("scoring_compared_windows_total", {"outcome": "dropped"}) or 0) - before
+    dropped = dropped_windows() - before
     assert dropped in (10, 11), "the queue holds 64, and the thread one more"
     go.set()
     worker.recorder.wait()
@@ -181,21 +193,12 @@ def test_what_waits_is_bounded_by_its_values(
     channel: ScoredChannel, worker: ScoringWorker, monkeypatch: pytest.MonkeyPatch, database: Database
 ) -> None:
     """A window holds 8 values, and as many in its request: three of them are more than 40."""
-    set_challenger(channel)
-    channel.score(channel="stable", windows=[window(1.0)])
-    go, load = threading.Event(), worker.models.get
-    worker.recorder.wait()
-
-    def hang(choice: Any) -> Any:
-        assert go.wait(60)
-        return load(choice)
-
-    monkeypatch.setattr(worker.recorder, "_load", hang)
+    go = hanging_challenger(channel, worker, monkeypatch)
     monkeypatch.setattr(recording, "MAX_WAITING_CELLS", 40)
-    before = REGISTRY.get_sample_value("scoring_compared_windows_total", {"outcome": "dropped"}) or 0
+    before = dropped_windows()
     for _ in range(5):
         assert channel.score(channel="stable", windows=[window(1.0)]).status_code == 200
-    assert REGISTRY.get_sample_value("scoring_compared_windows_total", {"outcome": "dropped"}) == before + 3
+    assert dropped_windows() == before + 3
     go.set()
     worker.recorder.wait()
     assert channel.score(channel="stable", readings=readings([1.0] * 30)).status_code == 200, "alone, any request fits"
