@@ -149,6 +149,13 @@ class DevicePage:
     def ask(self) -> None:
         self.page.get_by_role("button", name="Ask the server now").click()
 
+    def deliver(self) -> None:
+        """Ask the server, and wait until that is done and nothing waits here any more."""
+        self.ask()
+        button = self.page.get_by_role("button", name="Ask the server now")
+        expect(button).not_to_have_attribute("aria-busy", "true", timeout=PATIENCE_MS)
+        self.wait_for_figure("waiting", lambda n: n == 0)
+
     def speed(self, name: str) -> None:
         self.page.get_by_label("Speed").select_option(name)
 
@@ -174,6 +181,20 @@ class DevicePage:
 def pumps_link(stack: Stack) -> str:
     """A link to the model `pumps`, which replays a recording, for as many browsers as tests open."""
     return stack.link("pumps", "stable", uses=100)
+
+
+@pytest.fixture
+def pumps_release(stack: Stack) -> Iterator[Callable[[int], None]]:
+    """Roll a release of `pumps` out; release 1 comes back when the test ends, since all tests share the server."""
+    changed: list[int] = []
+
+    def roll_out(release: int) -> None:
+        changed.append(release)
+        stack.roll_out("stable", "pumps", release)
+
+    yield roll_out
+    if changed:
+        stack.roll_out("stable", "pumps", 1)
 
 
 @pytest.fixture(scope="session")

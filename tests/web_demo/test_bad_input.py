@@ -71,24 +71,24 @@ def test_two_tabs_are_one_device(
 
 
 def test_a_tab_killed_while_an_update_arrives(
-    stack: Stack, pumps_link: str, device_page: Callable[..., DevicePage], window: Callable[..., BrowserContext]
+    pumps_link: str,
+    pumps_release: Callable[[int], None],
+    device_page: Callable[..., DevicePage],
+    window: Callable[..., BrowserContext],
 ) -> None:
     context = window()
     page = join(device_page, pumps_link, context)
     page.expect_release(1, "pumps")
     device = page.device_id
     page.page.route("**/repository/targets/**", lambda route: page.page.close())
-    stack.roll_out("stable", "pumps", 2)
-    try:
-        with page.page.expect_event("close"):
-            page.ask()
-        again = device_page(context).open()
-        again.expect_sign("Online")
-        again.expect_release(2, "pumps")
-        again.expect_score("healthy")
-        assert again.device_id == device
-    finally:
-        stack.roll_out("stable", "pumps", 1)
+    pumps_release(2)
+    with page.page.expect_event("close"):
+        page.ask()
+    again = device_page(context).open()
+    again.expect_sign("Online")
+    again.expect_release(2, "pumps")
+    again.expect_score("healthy")
+    assert again.device_id == device
 
 
 def test_a_link_that_fails_leaves_a_device_what_it_is(

@@ -59,9 +59,8 @@ def test_a_browser_joins_by_a_link_of_the_dashboard_and_reports_a_fault(
     expect(page.page.locator("#anomalies li").first).to_contain_text("event loop")
     page.page.screenshot(path=screenshots / "device-anomaly.png", full_page=True)
     page.page.get_by_role("button", name="Pause").click()
-    page.ask()
-    waiting = page.wait_for_figure("waiting", lambda n: n == 0)
-    assert waiting == page.figure("dead letters") == 0
+    page.deliver()
+    assert page.figure("dead letters") == 0
 
     device_id = page.device_id
     (row,) = stack.sql("SELECT kind, model, channel, active_release FROM devices WHERE id = %s", device_id)
@@ -108,14 +107,18 @@ def test_offline_closed_reopened_and_back(
     finally:
         stack.start()
     page.expect_sign("Online")
-    page.wait_for_figure("waiting", lambda n: n == 0)
+    page.deliver()
     assert held(stack, device_id) == page.figure("held by the server")
     records = stored(stack, device_id)
     assert len(records) == len(set(records)) > 0
 
 
 def test_updates_arrive_while_the_page_is_open_and_bad_ones_are_refused(
-    stack: Stack, pumps_link: str, device_page: Callable[..., DevicePage], screenshots: Path
+    stack: Stack,
+    pumps_link: str,
+    pumps_release: Callable[[int], None],
+    device_page: Callable[..., DevicePage],
+    screenshots: Path,
 ) -> None:
     page = device_page().open(pumps_link)
     page.expect_release(1, "pumps")
@@ -124,7 +127,7 @@ def test_updates_arrive_while_the_page_is_open_and_bad_ones_are_refused(
     (blob,) = [path for path in (stack.data_dir / "blobs").rglob("*") if path.name.startswith(digest)]
     whole = blob.read_bytes()
     blob.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    stack.roll_out("stable", "pumps", 2)
+    pumps_release(2)
     try:
         page.ask()
         page.expect_message("An update is refused")
@@ -134,8 +137,7 @@ def test_updates_arrive_while_the_page_is_open_and_bad_ones_are_refused(
         page.page.screenshot(path=screenshots / "device-refused.png", full_page=True)
         page.page.set_viewport_size(PHONE)
         page.page.screenshot(path=screenshots / "device-refused-phone.png", full_page=True)
-        page.ask()
-        page.wait_for_figure("waiting", lambda n: n == 0)
+        page.deliver()
         query = "SELECT update_outcome, update_reason, active_release FROM devices WHERE id = %s"
         (row,) = stack.sql(query, page.device_id)
         assert tuple(row.values()) == ("refused", "bad_digest", 1)
@@ -148,20 +150,22 @@ def test_updates_arrive_while_the_page_is_open_and_bad_ones_are_refused(
     page.expect_score("healthy")
     # Nothing was lost on the way: what is held is without holes.
     page.page.get_by_role("button", name="Pause").click()
-    page.ask()
-    page.wait_for_figure("waiting", lambda n: n == 0)
+    page.deliver()
     assert held(stack, page.device_id) == page.figure("held by the server") > before
 
 
 def test_an_update_that_came_while_the_page_was_closed(
-    stack: Stack, pumps_link: str, device_page: Callable[..., DevicePage], profile: Callable[..., BrowserContext]
+    pumps_link: str,
+    pumps_release: Callable[[int], None],
+    device_page: Callable[..., DevicePage],
+    profile: Callable[..., BrowserContext],
 ) -> None:
     context = profile()
     page = device_page(context).open(pumps_link)
-    page.expect_release(2, "pumps")
+    page.expect_release(1, "pumps")
     page.page.evaluate("navigator.serviceWorker.ready")
     context.close()
-    stack.roll_out("stable", "pumps", 3)
+    pumps_release(3)
     page = device_page(profile()).open()
     page.expect_release(3, "pumps")
     page.expect_score("healthy")
@@ -179,7 +183,6 @@ def test_ten_thousand_windows_are_replayed_while_the_page_answers(
     page.page.get_by_role("button", name="Go on").click()
     page.page.get_by_text("Proof against the trained model").click(timeout=2000)
     expect(words).to_contain_text("The recording has come to its end.", timeout=60_000)
-    page.page.get_by_role("button", name="Ask the server now").click()
-    page.wait_for_figure("waiting", lambda n: n == 0, seconds=40)
+    page.deliver()
     (row,) = stack.sql("SELECT sum(windows) AS windows FROM summaries WHERE device_id = %s", page.device_id)
     assert row["windows"] >= 10_000

@@ -70,7 +70,7 @@ export class DeviceView {
     this.device.on("storageLost", () =>
       tell("storage", "bad", "The browser took the device's storage away. Load this page again."),
     );
-    byId("sync").addEventListener("click", () => void this.connection.ask());
+    byId("sync").addEventListener("click", () => void this.askNow());
     byId("leave").addEventListener("click", () => void this.askWhetherToLeave());
     byId("remove").addEventListener("click", () => void this.leave());
   }
@@ -78,6 +78,18 @@ export class DeviceView {
   private async takeOver(): Promise<void> {
     const { identity } = await this.device.status();
     if (identity !== null) await this.begin();
+  }
+
+  /** Ask as a person wishes: the button is busy until the answer is on the page. */
+  private async askNow(): Promise<void> {
+    const button = byId("sync");
+    button.setAttribute("aria-busy", "true");
+    try {
+      await this.connection.ask();
+      await this.showStatus();
+    } finally {
+      button.removeAttribute("aria-busy");
+    }
   }
 
   private async askWhetherToLeave(): Promise<void> {
