@@ -155,6 +155,29 @@ def test_a_clock_that_is_a_year_ahead(pumps_link: str, device_page: Callable[...
     page.expect_score("healthy")
 
 
+def test_a_browser_whose_user_has_yet_to_say_whether_to_keep_storage(
+    pumps_link: str, device_page: Callable[..., DevicePage]
+) -> None:
+    """Firefox asks, and people let such questions stand."""
+    page = device_page()
+    page.page.add_init_script("StorageManager.prototype.persist = () => new Promise(() => {});")
+    page.open(pumps_link)
+    page.expect_sign("Online")
+    page.expect_score("healthy")
+    expect(page.page.locator("#identity")).to_contain_text("this browser may clear it")
+
+
+def test_a_page_whose_program_is_gone_from_the_server(
+    device_page: Callable[..., DevicePage], window: Callable[..., BrowserContext]
+) -> None:
+    """As between two versions behind a proxy: the page is the new one's, its files come from the old one."""
+    page = device_page(window(service_workers="block"))
+    page.page.route("**/device/assets/main-*.js", lambda route: route.fulfill(status=404, body="not here"))
+    page.open()
+    page.expect_sign("Cannot start")
+    expect(page.page.locator("#sign-why")).to_contain_text("Load it again in a minute.")
+
+
 def test_a_private_window_is_a_device_that_may_be_forgotten(
     pumps_link: str, device_page: Callable[..., DevicePage]
 ) -> None:

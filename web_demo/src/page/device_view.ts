@@ -10,6 +10,7 @@ import { ScoreChart, chartWords } from "./chart.ts";
 import { Connection } from "./connection.ts";
 import { byId, setText } from "./dom.ts";
 import { Feed, type Scored } from "./feed.ts";
+import { askToKeepStorage } from "./installation.ts";
 import { forget, tell } from "./messages.ts";
 import { addAnomaly, showBundle, showIdentity, showOutbox, showSignals, showVerdict } from "./panels.ts";
 import { Sources } from "./sources.ts";
@@ -21,7 +22,6 @@ const STATUS_MS = 1_000;
 /** Shows one device. */
 export class DeviceView {
   private readonly device: Device;
-  private readonly storageKept: boolean;
   private readonly chart = new ScoreChart();
   private readonly connection: Connection;
   private readonly feed: Feed;
@@ -29,10 +29,10 @@ export class DeviceView {
   private bundle: ActiveBundle | null = null;
   private contributions: readonly Contribution[] = [];
   private begun = false;
+  private storageKept = false;
 
-  constructor(device: Device, storageKept: boolean) {
+  constructor(device: Device) {
     this.device = device;
-    this.storageKept = storageKept;
     this.connection = new Connection(device);
     this.feed = new Feed(device, {
       scored: (news) => this.scored(news),
@@ -55,6 +55,8 @@ export class DeviceView {
 
   private startRounds(): void {
     this.begun = true;
+    // Firefox asks its user, who may take any time to answer.
+    void askToKeepStorage().then((kept) => (this.storageKept = kept));
     setInterval(() => void this.showStatus(), STATUS_MS);
     new Rounds(this.device, INTERVALS).start();
   }

@@ -6,7 +6,7 @@ import { startScoringWorker } from "../device/scoring/worker_client.ts";
 import { DeviceView } from "./device_view.ts";
 import { showSign } from "./connection.ts";
 import { byId } from "./dom.ts";
-import { askToKeepStorage, keepPage, offerInstalling } from "./installation.ts";
+import { keepPage, offerInstalling } from "./installation.ts";
 import { lineOf, takeLineFromAddress } from "./join.ts";
 import { forget, tell } from "./messages.ts";
 
@@ -63,7 +63,7 @@ async function start(): Promise<void> {
   offerInstalling();
   void keepPage();
   const device = await Device.open(browserPlatform(startScoringWorker()));
-  const view = new DeviceView(device, await askToKeepStorage());
+  const view = new DeviceView(device);
   byId("join-form").addEventListener("submit", (event) => {
     event.preventDefault();
     void follow(device, view, lineOf(byId<HTMLInputElement>("join-link").value));
