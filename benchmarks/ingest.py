@@ -10,13 +10,16 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, LiteralString
 
+import psycopg
+
+from benchmarks.bench_server import BenchServer, cpu_seconds_of, libpq_url
 from benchmarks.harness import Cell, Report
 from benchmarks.ingest_batches import BATCH_RECORDS
 from benchmarks.ingest_raw import FIRST_STREAM, WAYS
+from benchmarks.load.fleet import Fleet
 from benchmarks.machine import REPOSITORY
-from benchmarks.server_under_load import ServerUnderLoad
 
 QUESTION = (
     "Ingest of results through HTTP in batches of 50, server, Postgres and load on this machine, against psycopg alone"
@@ -27,7 +30,7 @@ REPEAT_SHARE = 0.05
 WORKERS, THREADS, CONNECTIONS, RAW_CONNECTIONS = 2, 8, 8, 2
 HTTP = "HTTP"
 
-_STORED = f"""
+_STORED: LiteralString = f"""
 SELECT (SELECT count(*) FROM anomalies WHERE stream_id < {FIRST_STREAM}),
        (SELECT count(*) FROM summaries WHERE stream_id < {FIRST_STREAM}),
        (SELECT count(*) FROM events WHERE stream_id < {FIRST_STREAM}),
@@ -53,6 +56,11 @@ class LoadProcess:
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait()
+
+    def take_over(self, fleet: Fleet) -> None:
+        """Let it be the devices of a fleet."""
+        devices = [[fleet.device_id(k), fleet.token(k), fleet.stream(k)] for k in range(fleet.devices)]
+        self.ask("devices", devices=devices)
 
     def ask(self, do: str, **options: object) -> dict[str, Any]:
         """Give a command and return its answer."""
@@ -103,7 +111,7 @@ class Sent:
 class Rounds:
     """Makes batches and lets one side have them."""
 
-    def __init__(self, server: ServerUnderLoad, load: LoadProcess, batches: int) -> None:
+    def __init__(self, server: BenchServer, load: LoadProcess, batches: int) -> None:
         self.sides = {name: Side() for name in (HTTP, *WAYS)}
         self.sent = Sent()
         self._server, self._load, self._batches = server, load, batches
@@ -111,13 +119,17 @@ class Rounds:
     def run(self, name: str, *, timed: bool = True) -> None:
         """Give one side a round of batches that nobody has seen."""
         made = self._load.ask("make", batches=self._batches)
-        before = self._server.cpu_seconds()
+        before = cpu_seconds_of(self._server.pid)
         if name == HTTP:
-            answer = self._load.ask("http", port=self._server.port, connections=CONNECTIONS, repeat_share=REPEAT_SHARE)
+            answer = self._load.ask(
+                "http", port=self._server.place[1], connections=CONNECTIONS, repeat_share=REPEAT_SHARE
+            )
             self._note(made, answer, timed=timed)
         else:
-            answer = self._load.ask("raw", url=self._server.url, connections=RAW_CONNECTIONS, way=name)
-        after = self._server.cpu_seconds()
+            answer = self._load.ask(
+                "raw", url=libpq_url(self._server.database_url), connections=RAW_CONNECTIONS, way=name
+            )
+        after = cpu_seconds_of(self._server.pid)
         if timed:
             used = {process: after[process] - before[process] for process in after}
             self.sides[name].add(answer, used, self._batches)
@@ -136,10 +148,11 @@ def run(report: Report, *, quick: bool) -> None:
     """Start a server, let the sides take turns, and check what is stored."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        ServerUnderLoad(Path(folder), workers=WORKERS, threads=THREADS) as server,
+        BenchServer(Path(folder), workers=WORKERS, settings={"threads": THREADS}) as server,
         LoadProcess() as load,
     ):
-        load.ask("devices", devices=server.enrol(200 if quick else 2_000))
+        server.publish()
+        load.take_over(server.enrol(200 if quick else 2_000))
         rounds = Rounds(server, load, 200 if quick else 3_000)
         for name in rounds.sides:
             rounds.run(name, timed=False)
@@ -148,7 +161,7 @@ def run(report: Report, *, quick: bool) -> None:
                 rounds.run(name)
                 report.progress(f"{name}: {rounds.sides[name].rates[-1]:,.0f} records a second")
         _report_speed(report, rounds)
-        _report_truth(report, rounds.sent, server.one(_STORED))
+        _report_truth(report, rounds.sent, _stored(server.database_url))
 
 
 def _report_speed(report: Report, rounds: Rounds) -> None:
@@ -174,6 +187,13 @@ def _report_speed(report: Report, rounds: Rounds) -> None:
         " hourly summaries. Through HTTP the server also checks the token and every field, folds incidents and the"
         " roll-up, and keeps what makes a retry safe."
     )
+
+
+def _stored(database_url: str) -> tuple[Any, ...]:
+    with psycopg.connect(libpq_url(database_url)) as connection:
+        row = connection.execute(_STORED).fetchone()
+    assert row is not None
+    return row
 
 
 def _report_truth(report: Report, sent: Sent, stored: tuple[Any, ...]) -> None:

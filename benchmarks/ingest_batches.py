@@ -11,6 +11,8 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from edge_runtime.contract.batch import encode_batch
 from edge_runtime.contract.histogram import BINS
 from edge_runtime.contract.result import Anomaly, AnyRecord, Event, Summary
@@ -21,6 +23,7 @@ SIGNALS = ("temperature", "pressure", "rpm", "torque", "vibration")
 HOUR_MS = 3_600_000
 
 _INCIDENTS, _WINDOWS_STORED, _HOURS = 6, 6, 8
+_CONTRIBUTION_DIGITS = 6  # as edge_runtime.explanation rounds them
 
 
 @dataclass(slots=True)
@@ -65,20 +68,25 @@ def make_batch(device: LoadDevice, now_ms: int) -> MadeBatch:
     return MadeBatch(device, records, body)
 
 
+def _as_sent(score: float) -> float:
+    """Return a score as devices send it: the shortest decimal that reads back as the same float32."""
+    return float(str(np.float32(score)))
+
+
 def _records(device: LoadDevice, now_ms: int) -> Iterator[AnyRecord]:
     draw, sequence = device.random, device.next_sequence
     for _ in range(_INCIDENTS):
         started = now_ms - draw.randrange(14_400) * 1000 - sequence % 1000  # no two incidents of a device start as one
         for step in range(_WINDOWS_STORED):
-            contributions = tuple((signal, draw.random()) for signal in SIGNALS)
-            score = 0.999 + draw.random() / 1000
+            contributions = tuple((signal, float(f"{draw.random():.{_CONTRIBUTION_DIGITS}g}")) for signal in SIGNALS)
+            score, raw_score = _as_sent(0.999 + draw.random() / 1000), _as_sent(3 * draw.random())
             yield Anomaly(
                 sequence,
                 BUNDLE,
                 started + 1000 * step,
                 started,
                 score,
-                3 * draw.random(),
+                raw_score,
                 step + 1,
                 contributions,
                 False,

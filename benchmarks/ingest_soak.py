@@ -8,9 +8,9 @@ from pathlib import Path
 
 import click
 
+from benchmarks.bench_server import BenchServer, resident_bytes_of
 from benchmarks.harness import Cell, Report, readable, write_result
 from benchmarks.ingest import CONNECTIONS, REPEAT_SHARE, THREADS, WORKERS, LoadProcess
-from benchmarks.server_under_load import ServerUnderLoad
 
 QUESTION = "Memory of the server's processes while results come in as fast as they are made, for minutes."
 _BATCHES = 1_000  # made and sent at once
@@ -24,25 +24,26 @@ def main(minutes: float) -> None:
     report = Report("ingest_soak", QUESTION, quick=minutes < 10)
     with (
         tempfile.TemporaryDirectory() as folder,
-        ServerUnderLoad(Path(folder), workers=WORKERS, threads=THREADS) as server,
+        BenchServer(Path(folder), workers=WORKERS, settings={"threads": THREADS}) as server,
         LoadProcess() as load,
     ):
-        load.ask("devices", devices=server.enrol(2_000))
+        server.publish()
+        load.take_over(server.enrol(2_000))
         soak(report, server, load, minutes)
     result = report.to_dict() | {"command": f"python -m benchmarks.ingest_soak --minutes {minutes:g}"}
     click.echo(readable(result))
     click.echo(f"written to {write_result(result)}", err=True)
 
 
-def soak(report: Report, server: ServerUnderLoad, load: LoadProcess, minutes: float) -> None:
+def soak(report: Report, server: BenchServer, load: LoadProcess, minutes: float) -> None:
     """Send until the time is up, and report the memory's growth after the first fifth of the time."""
     began, looks, others, stored = time.monotonic(), list[tuple[float, int]](), 0, 0
     while (passed := time.monotonic() - began) < 60 * minutes:
         load.ask("make", batches=_BATCHES)
-        answer = load.ask("http", port=server.port, connections=CONNECTIONS, repeat_share=REPEAT_SHARE)
+        answer = load.ask("http", port=server.place[1], connections=CONNECTIONS, repeat_share=REPEAT_SHARE)
         others += sum(count for status, count in answer["statuses"].items() if status != "200")
         stored += answer["stored"]
-        looks.append((passed, sum(server.resident_bytes().values())))
+        looks.append((passed, resident_bytes_of(server.pid)["server"]))
         report.progress(f"{stored:,} results stored, {looks[-1][1] / _MIB:.0f} MiB")
     warm = [size for passed, size in looks if passed >= 12 * minutes] or [looks[-1][1]]
     report.figure("growth after the first fifth of the time", (max(warm) / warm[0] - 1) * 100, "%", at_most=5)

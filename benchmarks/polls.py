@@ -19,10 +19,10 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks.bench_server import BenchServer, cpu_seconds_of
 from benchmarks.harness import Report
 from benchmarks.load.connection import Answer, connect
 from benchmarks.load.requests import Requests
-from benchmarks.load.server import BenchServer, cpu_seconds_of
 from benchmarks.machine import REPOSITORY
 
 QUESTION = "Whole polls (a root that is not there yet, then timestamp.json): processor time of server and database."

@@ -10,19 +10,17 @@ from __future__ import annotations
 import http.client
 import json
 import random
-import subprocess
-import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks import plans
+from benchmarks.bench_server import BenchServer
 from benchmarks.harness import Report
 from benchmarks.machine import REPOSITORY
 from benchmarks.read_requests import Request, lists, others
@@ -71,7 +69,8 @@ def run(report: Report, *, quick: bool) -> None:
     token = prepare(report, folder, fleet)
     now_ms = int(utc_now().timestamp() * 1000)
     rng = random.Random(1)
-    with server(folder) as address:
+    with BenchServer(folder, data_dir=folder) as server:
+        address = server.url.removeprefix("http://")
         warm_up = list(others(fleet, rng, 5))
         ask(address, token, warm_up)
         requests = [*lists(fleet, now_ms, rng), *others(fleet, rng, 20 if quick else 100)]
@@ -104,18 +103,6 @@ def prepare(report: Report, folder: Path, fleet: Fleet) -> str:
             token = issue_token(session, "view", name="benchmark").token
         database.dispose()
     return token
-
-
-@contextmanager
-def server(folder: Path) -> Iterator[str]:
-    """Run a server over a folder and yield host and port."""
-    command = [sys.executable, "-m", "sync_server", "run", "--data-dir", str(folder), "--port", "0", "--json"]
-    with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE) as process:
-        try:
-            first = process.stdout.readline() if process.stdout else b""
-            yield json.loads(first)["address"].removeprefix("http://")
-        finally:
-            process.terminate()
 
 
 def ask(address: str, token: str, requests: Sequence[Request]) -> list[Answered]:

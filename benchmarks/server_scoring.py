@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import queue
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -20,14 +17,13 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import psutil
 
+from benchmarks.bench_server import BenchServer, cpu_seconds_of, packed_phones
 from benchmarks.harness import Report
 from benchmarks.models import SLOTS, build_phones, windows_of
 
@@ -39,8 +35,6 @@ RATE = 100.0
 # Enough that no request waits for a connection, as many as the server has threads.
 CONNECTIONS = 16
 GOAL_MS = 15.0
-_BIN = Path(sys.executable).parent
-_ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("SYNC_SERVER_", "STELLA_"))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +42,14 @@ class Desk:
     """A running server with a release on all devices of its one channel.
 
     Attributes:
-        port: Its port on loopback.
-        process: Its supervisor.
+        server: The server.
         token: An operator's token.
         windows: (n, W, S) float32 of the fleet.
         flags: (n,) which of them are anomalous.
         signals: Names of the columns.
     """
 
-    port: int
-    process: psutil.Process
+    server: BenchServer
     token: str
     windows: npt.NDArray[np.float32]
     flags: npt.NDArray[np.bool_]
@@ -131,7 +123,7 @@ def _drive(desk: Desk, bodies: Sequence[bytes], seconds: float) -> Taken:
     due: queue.Queue[tuple[float, bytes] | None] = queue.Queue()
     taken, lock = Taken(), threading.Lock()
     workers = [threading.Thread(target=_send, args=(desk, due, taken, lock), daemon=True) for _ in range(CONNECTIONS)]
-    before = _cpu_seconds(desk.process)
+    before = _cpu_seconds(desk)
     for worker in workers:
         worker.start()
     begun, count = time.perf_counter(), int(seconds * RATE)
@@ -143,12 +135,12 @@ def _drive(desk: Desk, bodies: Sequence[bytes], seconds: float) -> Taken:
         due.put(None)
     for worker in workers:
         worker.join()
-    taken.cpu_ms = (_cpu_seconds(desk.process) - before) * 1e3 / count
+    taken.cpu_ms = (_cpu_seconds(desk) - before) * 1e3 / count
     return taken
 
 
 def _send(desk: Desk, due: queue.Queue[tuple[float, bytes] | None], taken: Taken, lock: threading.Lock) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", desk.port, timeout=30)
+    connection = http.client.HTTPConnection(*desk.server.place, timeout=30)
     headers = {"Authorization": f"Bearer {desk.token}", "Content-Type": "application/json"}
     while (item := due.get()) is not None:
         moment, body = item
@@ -173,90 +165,32 @@ def _row(report: Report, title: str, taken: Taken) -> list[str | int | float]:
     return [title, len(taken.milliseconds), p50, p95, p99, worst, taken.failed, taken.cpu_ms]
 
 
-def _cpu_seconds(root: psutil.Process) -> float:
-    """Return the processor time of the server and its Postgres so far."""
-    total = 0.0
-    for process in (root, *root.children(recursive=True)):
-        try:
-            times = process.cpu_times()
-        except psutil.NoSuchProcess:
-            continue
-        total += times.user + times.system
-    return total
+def _cpu_seconds(desk: Desk) -> float:
+    return sum(cpu_seconds_of(desk.server.pid).values())
 
 
 @contextmanager
 def _desk(folder: Path, report: Report, quick: bool) -> Iterator[Desk]:
     """Build the model, start a server, publish two releases and roll the first one out."""
     report.progress("building the model from a simulated fleet")
-    phones = build_phones(folder, devices=20 if quick else 40, days=4 if quick else 7)
+    model = folder / "model"
+    model.mkdir()
+    phones = build_phones(model, devices=20 if quick else 40, days=4 if quick else 7)
     windows = windows_of(phones.fleet, phones.built).sample(6_000, 0).windows()
     from edge_runtime.scoring import Scorer
 
     flags = Scorer(phones.built.model_onnx).score(windows).is_anomaly
-    data = folder / "server"
-    arguments = ["run", "--data-dir", str(data), "--port", "0", "--workers", "1", "--json"]
-    with subprocess.Popen(
-        [_BIN / "sync-server", *arguments], stdout=subprocess.PIPE, text=True, env=_ENVIRONMENT
-    ) as server:
-        try:
-            assert server.stdout is not None
-            address = json.loads(server.stdout.readline())["address"]
-            tokens = {kind: _tool(data, "token", "create", "--kind", kind, "--name", "load") for kind in
-                      ("publisher", "operator")}  # fmt: skip
-            _publish(folder, data, address, tokens["publisher"], phones.built)
-            port = int(address.rpartition(":")[2])
-            signals = [signal.name for signal in phones.built.signals]
-            desk = Desk(port, psutil.Process(server.pid), tokens["operator"], windows, flags, signals)
-            _wait_until_ready(desk)
-            yield desk
-        finally:
-            server.terminate()
-
-
-def _tool(data: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        [_BIN / "sync-server", *arguments, "--data-dir", str(data)], capture_output=True, text=True, check=True,
-        env=_ENVIRONMENT,
-    )  # fmt: skip
-    return done.stdout.strip()
-
-
-def _publish(folder: Path, data: Path, address: str, token: str, built: Any) -> None:
-    from exporter.channels import start_rollout
-    from exporter.keys import create_key, load_public_key
-    from exporter.packing import pack_model
-    from exporter.provenance import Provenance
-    from exporter.publish import publish_release
-    from exporter.release import adopt_release, prepare_release, sign_release
-    from exporter.repository import create_repository, load_repository
-    from exporter.server import Server
-
-    online = folder / "online.pub.pem"
-    online.write_text(_tool(data, "online-key"))
-    now, repository = datetime.now(UTC), folder / "repository"
-    keys = {role: create_key(folder / f"load-{role}.pem", role, None) for role in ("root", "targets")}  # type: ignore[arg-type]
-    create_repository(
-        repository, root_keys=[keys["root"].public], targets_keys=[keys["targets"].public],
-        online_key=load_public_key(online), signers=[keys["root"]], now=now,
-    )  # fmt: skip
-    provenance = Provenance("0" * 64, 0, {}, {})
-    server = Server(address, token)
-    for number in (1, 2):
-        packed = pack_model(
-            built, provenance, keys["targets"], name="phones", version=str(number), release_number=number
-        )  # fmt: skip
-        release = folder / f"release-{number}"
-        prepare_release(load_repository(repository), [packed.data], release, channels=["stable"], now=now)
-        sign_release(release, [keys["targets"]])
-        publish_release(server, release)
-        adopt_release(repository, release)
-    start_rollout(server, "stable", "phones", 1, 10_000)
+    with BenchServer(folder) as server:
+        server.publish(releases=2, pack=lambda key, releases: packed_phones(phones.built, key, releases))
+        signals = [signal.name for signal in phones.built.signals]
+        desk = Desk(server, server.token("operator"), windows, flags, signals)
+        _wait_until_ready(desk)
+        yield desk
 
 
 def _call(desk: Desk, method: str, path: str, body: Any = None) -> Any:
     request = urllib.request.Request(
-        f"http://127.0.0.1:{desk.port}{path}", None if body is None else json.dumps(body).encode(),
+        f"{desk.server.url}{path}", None if body is None else json.dumps(body).encode(),
         {"Authorization": f"Bearer {desk.token}", "Content-Type": "application/json"}, method=method,
     )  # fmt: skip
     with urllib.request.urlopen(request, timeout=30) as answer:

@@ -20,9 +20,9 @@ from typing import Any
 
 import click
 
+from benchmarks.bench_server import CHANNEL, MODEL, BenchServer, cpu_seconds_of, resident_bytes_of
 from benchmarks.harness import Report, readable, write_result
 from benchmarks.load.fleet import MOST_DEVICES
-from benchmarks.load.server import CHANNEL, MODEL, BenchServer, cpu_seconds_of, resident_bytes_of
 from benchmarks.machine import REPOSITORY
 
 QUESTION = (

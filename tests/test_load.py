@@ -20,9 +20,9 @@ from click.testing import CliRunner
 from simulators.bundles import SmallBundle
 
 from benchmarks import capacity, server_rows
+from benchmarks.bench_server import CHANNEL, MODEL, BenchServer
 from benchmarks.harness import Report
 from benchmarks.known import Known
-from benchmarks.load import server as load_server
 from benchmarks.load.__main__ import database_of, load, main, place_of
 from benchmarks.load.connection import BrokenAnswerError, connect
 from benchmarks.load.device import Habits
@@ -30,7 +30,6 @@ from benchmarks.load.fleet import Fleet, new_secret
 from benchmarks.load.records import HOUR_MS, Outbox, hour_records
 from benchmarks.load.requests import Requests, status_fields
 from benchmarks.load.run import Plan
-from benchmarks.load.server import CHANNEL, MODEL, BenchServer
 from benchmarks.load.stored import Stored
 from benchmarks.load.tally import Tally
 from benchmarks.soak import growth_percent
@@ -234,14 +233,13 @@ def test_pages_show_what_there_is_and_say_what_is_not_measured() -> None:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BenchServer]:
     """A real server with two small releases, the first one rolled out."""
 
-    def small(_folder: Path, key: Any, releases: int) -> list[bytes]:
+    def small(key: Any, releases: int) -> list[bytes]:
         numbers = range(1, releases + 1)
         bundles = (SmallBundle(model=MODEL, version=f"1.{n}", release_number=n, bias=0.25 + n / 100) for n in numbers)
         return [bundle.build(key.private).data for bundle in bundles]
 
-    with pytest.MonkeyPatch.context() as patch, BenchServer(tmp_path_factory.mktemp("load")) as running:
-        patch.setattr(load_server, "packed_phones", small)
-        running.publish(releases=2)
+    with BenchServer(tmp_path_factory.mktemp("load")) as running:
+        running.publish(releases=2, pack=small)
         yield running
 
 

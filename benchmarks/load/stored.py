@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from benchmarks.bench_server import libpq_url
 from edge_runtime.contract.result import RECORD_KINDS
 
 
@@ -62,7 +63,7 @@ def compare(database_url: str, enrolment_id: int, *, acknowledged: int, unsettle
 
     ours = "device_id IN (SELECT id FROM devices WHERE enrolment_id = %(enrolment)s)"
     rows = " UNION ALL ".join(f"SELECT stream_id, sequence FROM {kind.table} WHERE {ours}" for kind in RECORD_KINDS)
-    with psycopg.connect(database_url.replace("postgresql+psycopg://", "postgresql://")) as connection:
+    with psycopg.connect(libpq_url(database_url)) as connection:
         given = {"enrolment": enrolment_id}
         counted = connection.execute(
             f"SELECT count(*), count(*) - count(DISTINCT (stream_id, sequence)) FROM ({rows}) AS held", given

@@ -15,7 +15,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -23,14 +23,18 @@ from typing import TYPE_CHECKING, Self
 
 import psutil
 
+from benchmarks.load.fleet import Fleet, enrol_in_bulk, new_secret
 from benchmarks.machine import REPOSITORY
 
 if TYPE_CHECKING:
+    from exporter.built import BuiltModel
     from exporter.keys import PublicKey, ReleaseKey
     from exporter.server import Server
 
 MODEL, CHANNEL = "phones", "stable"
 _COMMAND = (sys.executable, "-m", "sync_server")
+# What whoever measures has set for a server of their own must not change this one.
+_OURS = ("SYNC_SERVER_", "STELLA_", "DATABASE_URL")
 
 
 class BenchServer:
@@ -39,25 +43,29 @@ class BenchServer:
     Args:
         folder: Where its data, keys and repository go.
         workers: Worker processes.
-        environment: Added to the process's own, such as ``DATABASE_URL``.
+        settings: Further settings of the server, by their names, such as ``threads``.
+        data_dir: Its data folder; ``folder / "server"`` unless given.
     """
 
-    def __init__(self, folder: Path, *, workers: int = 1, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, workers: int = 1, settings: Mapping[str, object] | None = None,
+        data_dir: Path | None = None,
+    ) -> None:  # fmt: skip
         self.folder = folder
-        self.data_dir = folder / "server"
+        self.data_dir = data_dir or folder / "server"
         self.url = ""
-        self._workers = workers
-        self._environment = dict(os.environ) | dict(environment or {})
+        named = {"workers": workers} | dict(settings or {})
+        self._environment = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
+        self._environment |= {f"SYNC_SERVER_{name.upper()}": str(value) for name, value in named.items()}
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
         """Start it and wait until it serves."""
-        command = [*_COMMAND, "run", "--port", "0", "--json", "--workers", str(self._workers)]
+        command = [*_COMMAND, "run", "--port", "0", "--json", "--data-dir", str(self.data_dir)]
         with (self.folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [*command, "--data-dir", str(self.data_dir)], stdout=subprocess.PIPE, stderr=log, text=True,
-                cwd=REPOSITORY, env=self._environment,
-            )  # fmt: skip
+                command, stdout=subprocess.PIPE, stderr=log, text=True, cwd=REPOSITORY, env=self._environment
+            )
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
@@ -86,14 +94,21 @@ class BenchServer:
     def run(self, *words: str) -> str:
         """Run a ``sync-server`` command on its data folder and return what it prints."""
         command = [*_COMMAND, *words, "--data-dir", str(self.data_dir)]
-        done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=REPOSITORY)
+        done = subprocess.run(
+            command, check=True, capture_output=True, text=True, cwd=REPOSITORY, env=self._environment
+        )
         return done.stdout.strip()
 
-    def publish(self, *, releases: int = 1) -> None:
+    def token(self, kind: str) -> str:
+        """Make a token of a kind, such as ``operator``."""
+        return self.run("token", "create", "--kind", kind, "--name", "benchmark")
+
+    def publish(self, *, releases: int = 1, pack: Callable[[ReleaseKey, int], Sequence[bytes]] | None = None) -> None:
         """Make keys, publish releases of the phones' model one after the other, and roll the first one out to all.
 
         Args:
             releases: How many; the same model under other numbers.
+            pack: Makes so many bundles, signed with a targets key; of a small fleet's model unless given.
         """
         from exporter.channels import start_rollout
         from exporter.keys import create_key
@@ -103,7 +118,8 @@ class BenchServer:
 
         targets = create_key(self.folder / "targets.pem", "targets", None)
         self._make_repository(targets.public)
-        for number, bundle in enumerate(packed_phones(self.folder / "phones", targets, releases), 1):
+        bundles = (pack or self._small_phones)(targets, releases)
+        for number, bundle in enumerate(bundles, 1):
             repository, release = self.folder / "repository", self.folder / f"release-{number}"
             now = datetime.now(UTC).replace(microsecond=0)
             prepare_release(load_repository(repository), [bundle], release, channels=[CHANNEL], now=now, keep=releases)
@@ -117,7 +133,21 @@ class BenchServer:
         """The server as a release engineer reaches it."""
         from exporter.server import Server
 
-        return Server(self.url, self.run("token", "create", "--kind", "publisher", "--name", "benchmark"))
+        return Server(self.url, self.token("publisher"))
+
+    def enrol(self, devices: int) -> Fleet:
+        """Enrol a fleet in bulk; a release must be published."""
+        fleet = Fleet(new_secret(), devices)
+        enrol_in_bulk(self.database_url, fleet, url=self.url, model=MODEL, channel=CHANNEL)
+        return fleet
+
+    def _small_phones(self, key: ReleaseKey, releases: int) -> list[bytes]:
+        """Build the phones' model on a small fleet and pack it."""
+        from benchmarks.models import build_phones
+
+        folder = self.folder / "phones"
+        folder.mkdir()
+        return packed_phones(build_phones(folder, devices=20, days=4).built, key, releases)
 
     def _make_repository(self, targets: PublicKey) -> None:
         from exporter.keys import create_key, load_public_key
@@ -139,12 +169,17 @@ class BenchServer:
 
     @property
     def database_url(self) -> str:
-        """Address of its database, the app's role."""
+        """Address of its database, the app's role, as SQLAlchemy takes it."""
         from sync_server.postgres_folder import running_urls
 
         running = running_urls(self.data_dir / "postgres")
         assert running is not None, "the server does not run"
         return running[0]
+
+
+def libpq_url(database_url: str) -> str:
+    """Return SQLAlchemy's address of a database in the form that psycopg takes."""
+    return database_url.replace("postgresql+psycopg://", "postgresql://", 1)
 
 
 def cpu_seconds_of(pid: int) -> dict[str, float]:
@@ -174,16 +209,13 @@ def _processes(pid: int) -> Iterator[tuple[str, psutil.Process]]:
             yield ("postgres" if process.name().startswith("postgres") else "server"), process
 
 
-def packed_phones(folder: Path, key: ReleaseKey, releases: int) -> list[bytes]:
-    """Build the phones' model on a small fleet and pack it as several releases of it."""
-    from benchmarks.models import build_phones
+def packed_phones(built: BuiltModel, key: ReleaseKey, releases: int) -> list[bytes]:
+    """Pack a model as several releases of the phones' model."""
     from exporter.packing import pack_model
     from exporter.provenance import Provenance
 
-    folder.mkdir()
-    phones = build_phones(folder, devices=20, days=4)
     provenance = Provenance("", 0, {"trained_on": 20}, {}, created=datetime.now(UTC).replace(microsecond=0))
     return [
-        pack_model(phones.built, provenance, key, name=MODEL, version=f"1.{number}", release_number=number).data
+        pack_model(built, provenance, key, name=MODEL, version=f"1.{number}", release_number=number).data
         for number in range(1, releases + 1)
     ]
