@@ -6,7 +6,15 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from benchmarks import capacity, performance
-from benchmarks.harness import FIGURE_COLUMNS, Cell, circumstances, figure_rows, markdown_table, read_results
+from benchmarks.harness import (
+    ELSEWHERE,
+    FIGURE_COLUMNS,
+    Cell,
+    circumstances,
+    figure_rows,
+    markdown_table,
+    read_results,
+)
 from benchmarks.machine import REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "benchmarks.md"
@@ -48,7 +56,7 @@ def write_pages(results: Iterable[Mapping[str, Any]]) -> None:
     """Write the pages."""
     results = list(results)
     PAGE.write_text(page(results), "utf-8")
-    performance.PAGE.write_text(performance.page(results), "utf-8")
+    performance.PAGE.write_text(performance.page(results, read_results(ELSEWHERE)), "utf-8")
     capacity.PAGE.write_text(capacity.page(results), "utf-8")
 
 

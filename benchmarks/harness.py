@@ -26,6 +26,7 @@ from benchmarks.machine import NOISY_SHARE, REPOSITORY, Watch, describe_code, de
 from benchmarks.timing import Timing
 
 RESULTS = REPOSITORY / "benchmarks" / "results"
+ELSEWHERE = RESULTS / "elsewhere"  # moved there by hand, from runs on another machine
 QUICK_RESULTS = REPOSITORY / "build" / "benchmarks"  # small runs never replace the committed figures
 FORMAT = 1
 # The scripts, in the order in which they are run and shown.

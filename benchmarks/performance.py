@@ -6,10 +6,10 @@ result files, and what has none says so.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from benchmarks.harness import markdown_table
+from benchmarks.harness import FIGURE_COLUMNS, circumstances, figure_rows, markdown_table
 from benchmarks.known import NOT_MEASURED, Known, with_unit
 from benchmarks.machine import REPOSITORY
 from benchmarks.server_rows import server_rows
@@ -59,15 +59,16 @@ _DIFFERENT = """## What is done differently, and why
 """
 
 
-def page(results: Iterable[Mapping[str, Any]]) -> str:
+def page(results: Iterable[Mapping[str, Any]], elsewhere: Iterable[Mapping[str, Any]] = ()) -> str:
     """Return the page in Markdown.
 
     Args:
         results: What ``read_results`` returns, any of them missing.
+        elsewhere: What other machines made of the same benchmarks.
     """
     known = Known({result["benchmark"]: result for result in results})
     parts = [_HEAD, *_batches(known), *_training(known), *_forests(known), *_networks(known), *_devices(known)]
-    parts += [*_gpu(known), *server_rows(known), _DIFFERENT]
+    parts += [*_gpu(known), *server_rows(known), *_elsewhere(list(elsewhere)), _DIFFERENT]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
@@ -157,3 +158,18 @@ def _gpu(known: Known) -> list[str]:
     ]
     text = "A bundle of yours: `exporter bench MODEL.bundle --provider cuda`, which says so where there is no GPU."
     return ["## GPU", text, markdown_table(COLUMNS, rows), known.source("gpu", "python -m benchmarks gpu")]
+
+
+def _elsewhere(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a goal comes to on another machine: one machine's figures say little of the next."""
+    if not results:
+        return []
+    rows = [
+        [f"{result['benchmark']}: {row[0]}", *row[1:]] for result in results for row in figure_rows(result) if row[3]
+    ]
+    text = (
+        "The same commands on another, slower machine, and whether the goals are reached there; all of it in"
+        " [benchmarks/results/elsewhere](../benchmarks/results/elsewhere)."
+    )
+    sources = [f"`{result['command']}` _{circumstances(result)}_" for result in results]
+    return ["## On another machine", text, markdown_table(FIGURE_COLUMNS, rows), *sources]

@@ -130,7 +130,9 @@ def test_the_page_is_what_the_results_say():
     assert not any(result["quick"] for result in results)
     if results:
         assert PAGE.read_text("utf-8") == page(results), "run: python -m benchmarks.document"
-    assert performance.PAGE.read_text("utf-8") == performance.page(results), "run: python -m benchmarks.document"
+    elsewhere = harness.read_results(harness.ELSEWHERE)
+    whole = performance.page(results, elsewhere)
+    assert performance.PAGE.read_text("utf-8") == whole, "run: python -m benchmarks.document"
 
 
 def test_without_results_every_measured_cell_says_so():
@@ -154,6 +156,15 @@ def test_the_performance_page_takes_figures_and_cells_from_results():
     assert "| 1 | 4.2 ms / 180 MB | 1.2 ms | not measured | 0.0151 ms / 71.4 MB | not measured |" in text
     assert "times as fast |  | at least 1 | 412.3 x |" in text
     assert "| file, times smaller |  |  | 3.7 x |" in text
+
+
+def test_what_another_machine_missed_is_told():
+    report = harness.Report("ingest", "How fast?")
+    report.figure("results a second through HTTP", 13_000, "/s", at_least=15_000)
+    text = performance.page([], [report.to_dict()])
+    assert "## On another machine" in text
+    assert "| ingest: results a second through HTTP | 13,000 | /s | at least 15,000 | MISSED |" in text
+    assert "## On another machine" not in performance.page([])
 
 
 def test_models_are_compared_with_another_python(report: harness.Report, tmp_path, monkeypatch):
