@@ -49,7 +49,7 @@ def test_a_browser_joins_by_a_link_of_the_dashboard_and_reports_a_fault(
     operator.screenshot(path=screenshots / "add-browser.png", full_page=True)
 
     page = device_page().open(link)
-    assert "enrol" not in page.page.url
+    expect(page.page).to_have_url(f"{stack.url}/device/")  # the line is a secret: it leaves the address
     page.expect_sign("Online")
     page.expect_release(1, MODEL)
     page.expect_score("healthy")
