@@ -7,6 +7,7 @@ A room that needs something to serve adds a check while its blueprint is set up:
         register(state.app, "scoring", model_is_warm)     # raises a StellaError when it is not
 
 What a check found is kept for a few seconds: balancers ask often, and an object store wants to be paid for answers.
+Bad news is kept for a second only: a worker whose models were just loaded should not be kept out for longer than that.
 """
 
 from __future__ import annotations
@@ -37,25 +38,31 @@ log = logging.getLogger(__name__)
 blueprint = Blueprint("health", __name__)
 
 KEPT_SECONDS = 5.0
+KEPT_SECONDS_WHEN_NOT_READY = 1.0
 Check = Callable[[], None]
 
 
 class _Checks:
     """The checks of one app, and what they found last."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.all: dict[str, Check] = {}
+        self._clock = clock
         self._lock = threading.Lock()
         self._found: dict[str, str] = {}
-        self._at = float("-inf")
+        self._until = float("-inf")
 
     def found(self) -> dict[str, str]:
         """Return ``ok`` or a sentence for each check; threads that ask meanwhile wait for the same answer."""
         with self._lock:
-            if time.monotonic() - self._at > KEPT_SECONDS:
+            if self._clock() > self._until:
                 self._found = {name: _run(name, check) for name, check in self.all.items()}
-                self._at = time.monotonic()
+                self._until = self._clock() + _kept_seconds(self._found)
             return self._found
+
+
+def _kept_seconds(found: dict[str, str]) -> float:
+    return KEPT_SECONDS if all(text == "ok" for text in found.values()) else KEPT_SECONDS_WHEN_NOT_READY
 
 
 def _run(name: str, check: Check) -> str:

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -60,6 +61,14 @@ def run(*words: str, code: int = 0, **environ: str) -> tuple[str, str]:
     ):
         assert run_command(list(words)) == code, err.getvalue()
     return out.getvalue().strip(), err.getvalue().strip()
+
+
+def wait_until_ready(url: str, *, seconds: float = 60.0) -> None:
+    """Wait until a worker has what requests need: a server answers before the models that it scores with are loaded."""
+    deadline = time.monotonic() + seconds
+    while (found := get(f"{url}/health/ready")) != 200:
+        assert time.monotonic() < deadline, f"the server does not become ready: it answers {found}"
+        time.sleep(0.1)
 
 
 def get(url: str) -> int:

@@ -21,6 +21,7 @@ from simulators.webhook_receiver import Receiver, receiving
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from sync_server import health
 from sync_server.access.sessions import SESSION_COOKIE, create_operator, csrf_of, open_session
 from sync_server.access.tokens import issue_token
 from sync_server.app import create_app
@@ -97,6 +98,12 @@ def app(server_config: ServerConfig, database: Database) -> Flask:
 @pytest.fixture
 def client(app: Flask) -> FlaskClient:
     return app.test_client()
+
+
+@pytest.fixture
+def readiness_afresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each question to `/health/ready` runs the checks anew."""
+    monkeypatch.setattr(health, "_kept_seconds", lambda found: -1.0)
 
 
 @pytest.fixture

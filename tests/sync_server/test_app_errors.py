@@ -18,7 +18,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from edge_runtime.errors import ContractError, InputError, StorageError, TrustError
-from sync_server import health, rooms
+from sync_server import rooms
 from sync_server.app import create_app
 from sync_server.config import ServerConfig
 from sync_server.db import Base, Database, lock_for_transaction, session_scope, sqlalchemy_url, try_lock_for_transaction
@@ -143,10 +143,8 @@ def test_whatever_a_statement_raises_no_pooled_connection_stays_in_autocommit(po
     database.dispose()
 
 
-def test_a_database_that_goes_away_and_comes_back(
-    tmp_path: Path, server_config: ServerConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(health, "KEPT_SECONDS", -1.0)
+@pytest.mark.usefixtures("readiness_afresh")
+def test_a_database_that_goes_away_and_comes_back(tmp_path: Path, server_config: ServerConfig) -> None:
     load_or_create(server_config.online_key_path)
     with EmbeddedPostgres(tmp_path / "pg") as postgres:
         migrate(postgres.owner_url, app_role="stella_app")

@@ -15,12 +15,13 @@ from simulators.bundles import SmallBundle
 from simulators.release_engineer import ReleaseEngineer, multipart
 
 from edge_runtime.errors import InputError
-from sync_server import health
 from sync_server.app import create_app
 from sync_server.blobs import Blobs
 from sync_server.config import ServerConfig
 from sync_server.db import Database
 from sync_server.repository.online_key import load_or_create, public_pem
+
+pytestmark = pytest.mark.usefixtures("readiness_afresh")
 
 
 def _ask(method: str, url: str, body: bytes = b"") -> None:
@@ -49,7 +50,6 @@ def endpoint(moto: ThreadedMotoServer, monkeypatch: pytest.MonkeyPatch) -> str:
         "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(health, "KEPT_SECONDS", -1.0)
     return url
 
 

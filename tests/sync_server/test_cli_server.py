@@ -22,7 +22,7 @@ from alembic.config import Config
 from click.testing import CliRunner
 from simulators.bundles import SmallBundle
 from simulators.release_engineer import ReleaseEngineer
-from simulators.server_process import SERVER, environment, get, run, serving
+from simulators.server_process import SERVER, environment, get, run, serving, wait_until_ready
 from sqlalchemy import create_engine
 from urllib3.filepost import encode_multipart_formdata
 
@@ -93,7 +93,7 @@ def test_help_names_every_command_and_loads_nothing_heavy() -> None:
 def test_a_life_of_a_server(tmp_path: Path) -> None:
     with serving(tmp_path, "--workers", "2") as (url, process):
         assert get(f"{url}/health") == 200
-        assert get(f"{url}/health/ready") == 200
+        wait_until_ready(url)
         token, _ = run("token", "create", "--data-dir", str(tmp_path), "--kind", "publisher", "--name", "bot")
         assert token.startswith("st_pub_")
         request = urllib.request.Request(f"{url}/api/publish", headers={"Authorization": f"Bearer {token}"})
@@ -132,6 +132,7 @@ def test_clients_that_fall_silent_do_not_stop_the_server(tmp_path: Path) -> None
                 silent = stack.enter_context(socket.create_connection(place))
                 silent.sendall(text.encode())
             assert get(f"{url}/health") == 200
+            wait_until_ready(url)
         with socket.create_connection(place, timeout=20) as last:
             last.sendall(b"GET /health/ready HTTP/1.1\r\nHost: x\r\n")
             time.sleep(0.3)
@@ -198,7 +199,7 @@ def test_a_named_database_with_two_roles(tmp_path: Path) -> None:
     with EmbeddedPostgres(tmp_path / "pg") as postgres:
         environ = {"DATABASE_URL": postgres.app_url, "SYNC_SERVER_DATABASE_OWNER_URL": postgres.owner_url}
         with serving(tmp_path / "data", **environ) as (url, _):
-            assert get(f"{url}/health/ready") == 200
+            wait_until_ready(url)
         assert not (tmp_path / "data" / "postgres").exists()
         with pytest.raises(StorageError, match="changed nothing"):
             migrate(postgres.app_url.replace("/stella?", "/postgres?"), app_role=None)

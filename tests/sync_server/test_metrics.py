@@ -261,12 +261,7 @@ def test_gunicorn_writes_into_the_same_log(tmp_path: Path) -> None:
 # --- ready -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "KEPT_SECONDS", -1.0)
-
-
-@pytest.mark.usefixtures("_impatient")
+@pytest.mark.usefixtures("readiness_afresh")
 def test_ready_part_by_part(app: Flask, client: FlaskClient, server_config: ServerConfig) -> None:
     def found() -> dict[str, str]:
         answer = client.get("/health/ready")
@@ -292,7 +287,30 @@ def test_ready_part_by_part(app: Flask, client: FlaskClient, server_config: Serv
     assert client.get("/health").status_code == 200, "it lives nevertheless"
 
 
-@pytest.mark.usefixtures("_impatient")
+def test_bad_news_is_kept_for_a_second_and_good_news_for_five() -> None:
+    """A balancer would otherwise keep a worker out for seconds after its models were loaded."""
+    now, well, asked = 0.0, False, 0
+
+    def check() -> None:
+        nonlocal asked
+        asked += 1
+        if not well:
+            raise StorageError("The model is not loaded yet.")
+
+    checks = health._Checks(clock=lambda: now)
+    checks.all["scoring"] = check
+    assert checks.found() == {"scoring": "The model is not loaded yet."}
+    well, now = True, 0.9
+    assert checks.found()["scoring"] != "ok"
+    now = 1.1
+    assert checks.found() == {"scoring": "ok"}
+    well, now = False, 6.0
+    assert (checks.found()["scoring"], asked) == ("ok", 2)
+    now = 6.2
+    assert (checks.found()["scoring"] == "ok", asked) == (False, 3)
+
+
+@pytest.mark.usefixtures("readiness_afresh")
 def test_ready_only_with_this_programs_schema(client: FlaskClient, owner_database: Database) -> None:
     def at(version: str) -> str:
         with owner_database.session() as session:
