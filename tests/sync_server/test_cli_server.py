@@ -122,7 +122,7 @@ def test_a_life_of_a_server(tmp_path: Path) -> None:
 
 def test_clients_that_fall_silent_do_not_stop_the_server(tmp_path: Path) -> None:
     """Phones lose their network in the middle of a request; and SIGTERM lets requests that are under way end."""
-    with serving(tmp_path, "--threads", "2", "--host", "::1", SYNC_SERVER_CLIENT_SECONDS="1") as (url, process):
+    with serving(tmp_path, "--threads", "2", "--host", "::1", SYNC_SERVER_CLIENT_SECONDS="3") as (url, process):
         token, _ = run("token", "create", "--data-dir", str(tmp_path), "--kind", "publisher", "--name", "bot")
         place = ("::1", int(url.rpartition(":")[2]))
         head = f"POST /api/publish HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nContent-Length: 99\r\n"
@@ -135,9 +135,9 @@ def test_clients_that_fall_silent_do_not_stop_the_server(tmp_path: Path) -> None
             wait_until_ready(url)
         with socket.create_connection(place, timeout=20) as last:
             last.sendall(b"GET /health/ready HTTP/1.1\r\nHost: x\r\n")
-            time.sleep(0.3)
+            time.sleep(0.5)
             process.send_signal(signal.SIGTERM)
-            time.sleep(0.3)
+            time.sleep(0.5)
             last.sendall(b"\r\n")
             assert last.recv(100).startswith(b"HTTP/1.1 200 OK")
         assert process.wait(30) == 0
