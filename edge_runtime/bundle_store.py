@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ from edge_runtime.contract.bundle import Bundle
 from edge_runtime.contract.manifest import Manifest
 from edge_runtime.errors import ContractError, StorageError
 from edge_runtime.files import FileSystem, generation, translated, write_atomically
+
+log = logging.getLogger(__name__)
 
 POINTER_FORMAT = 1
 POINTER_NAME = "active.json"
@@ -225,8 +228,10 @@ class BundleStore:
     def prune(self) -> None:
         """Remove slots that the pointer does not name: older bundles, and what a crash left.
 
+        A slot that cannot be removed stays, and the log says so: it must not keep a release out.
+
         Raises:
-            StorageError: A slot could not be removed, or the pointer is damaged (nothing is removed then).
+            StorageError: The pointer is damaged; nothing is removed then.
         """
         pointer = self.pointer()
         slots = self._home / SLOTS_NAME
@@ -234,8 +239,12 @@ class BundleStore:
             return
         kept = {entry.digest for entry in (pointer.active, pointer.previous) if entry is not None}
         for folder in sorted(slots.iterdir()):
-            if folder.name not in kept:
+            if folder.name in kept:
+                continue
+            try:
                 self._files.remove(folder)
+            except StorageError as error:
+                log.warning("an older bundle stays: %s", error)
 
     def _former(self) -> Pointer | None:
         try:

@@ -100,6 +100,8 @@ def synchronise(device: EnrolledDevice, sink: EventSink, *, progress: Progress |
 def _update(device: EnrolledDevice, run: _Run, progress: Progress | None) -> UpdateOutcome:
     view = refresh(device.home, device.identity, device.transport, device.files)  # 1
     pointer = _pointer(device)
+    if pointer is not None:
+        device.store.prune()  # what a kill left would take room until another release is activated
     wanted = _wanted(device, view, pointer)  # 2
     run.release = wanted
     if wanted is None:

@@ -417,6 +417,43 @@ def test_what_was_begun_and_withdrawn_is_forgotten(enrolled: EnrolledDevice) -> 
     assert not enrolled.device.home.staging.exists()
 
 
+class ClingingDisk(FileSystem):
+    """A disk that refuses to remove slots."""
+
+    def remove(self, path: Path) -> None:
+        if path.parent.name == "slots" and path.exists():
+            raise StorageError(f"{path} cannot be removed.", advice="Look at its owner.", reason="not_permitted")
+        super().remove(path)
+
+
+def slots(enrolled: EnrolledDevice) -> set[str]:
+    return {path.name for path in (enrolled.device.home.path / "slots").iterdir()}
+
+
+def test_slots_that_a_kill_left_go_with_the_next_sync(enrolled: EnrolledDevice) -> None:
+    """Killed while it wrote a bundle, or before it removed the oldest: no activation need follow for months."""
+    offer(enrolled, SECOND)
+    enrolled.sync()
+    for name in ("0" * 64, f".{'1' * 64}.new"):
+        (enrolled.device.home.path / "slots" / name).mkdir()
+        (enrolled.device.home.path / "slots" / name / "model.onnx").write_bytes(b"half of it")
+    assert enrolled.sync().outcome.outcome == "unchanged"
+    assert slots(enrolled) == {FIRST.digest, SECOND.digest}
+
+
+def test_a_slot_that_cannot_be_removed_keeps_no_release_out(
+    enrolled: EnrolledDevice, caplog: pytest.LogCaptureFixture
+) -> None:
+    (enrolled.device.home.path / "slots" / ("0" * 64)).mkdir()
+    device = enrolled.device
+    enrolled.device = dataclasses.replace(device, store=type(device.store)(device.home.path, ClingingDisk()))
+    assert enrolled.sync().outcome.outcome == "unchanged"
+    assert "cannot be removed" in caplog.text
+    offer(enrolled, SECOND)
+    assert enrolled.sync().outcome.outcome == "activated"
+    assert enrolled.active_release() == 2
+
+
 def test_an_activation_whose_record_was_lost_to_a_kill_is_told_by_the_next_sync(enrolled: EnrolledDevice) -> None:
     offer(enrolled, SECOND)
     before = enrolled.device.home.last_update.read_bytes()
