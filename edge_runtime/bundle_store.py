@@ -231,16 +231,16 @@ class BundleStore:
         A slot that cannot be removed stays, and the log says so: it must not keep a release out.
 
         Raises:
-            StorageError: The pointer is damaged; nothing is removed then.
+            StorageError: The pointer is damaged or the folder of slots cannot be read; nothing is removed then.
         """
         pointer = self.pointer()
         slots = self._home / SLOTS_NAME
         if pointer is None or not slots.is_dir():
             return
         kept = {entry.digest for entry in (pointer.active, pointer.previous) if entry is not None}
-        for folder in sorted(slots.iterdir()):
-            if folder.name in kept:
-                continue
+        with translated(slots):
+            unnamed = sorted(folder for folder in slots.iterdir() if folder.name not in kept)
+        for folder in unnamed:
             try:
                 self._files.remove(folder)
             except StorageError as error:
