@@ -1,7 +1,7 @@
 /** The live chart of the anomaly score: one line, the threshold, and a dot on each anomaly. */
 import uPlot from "uplot";
 import { byId } from "./dom.ts";
-import { clock, score } from "./formats.ts";
+import { axisTimes, score } from "./formats.ts";
 
 const SHOWN = 300;
 
@@ -74,7 +74,7 @@ export class ScoreChart {
       cursor: { show: false },
       scales: { y: { range: [0, 1.02] } },
       axes: [
-        { ...axis, space: 90, size: 28, values: (_, ticks) => ticks.map((tick) => clock(tick * 1000)) },
+        { ...axis, space: 90, size: 28, values: (_, ticks) => axisTimes(ticks.map((tick) => tick * 1000)) },
         { ...axis, size: 44, values: (_, ticks) => ticks.map(String) },
       ],
       series: [

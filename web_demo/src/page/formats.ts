@@ -4,6 +4,13 @@ const NUMBER = new Intl.NumberFormat("en", { maximumSignificantDigits: 4 });
 const COUNT = new Intl.NumberFormat("en");
 const SHARE = new Intl.NumberFormat("en", { maximumSignificantDigits: 2 });
 const CLOCK = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
+const DAY = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" });
+const DAY_AND_CLOCK = new Intl.DateTimeFormat("en-GB", {
+  day: "numeric",
+  month: "short",
+  hour: "2-digit",
+  minute: "2-digit",
+});
 const MOMENT = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });
 
 /** A measured value; missing ones are said to be missing. */
@@ -13,8 +20,15 @@ export const measured = (value: number | null): string =>
 /** A contribution: enough to rank signals by. */
 export const share = (value: number): string => SHARE.format(value);
 
-/** The time of day, in the zone of the person in front of the page. */
-export const clock = (atMs: number): string => CLOCK.format(atMs);
+const SHORTEST_DAY_MS = 23 * 3_600_000; // where clocks are put forward
+
+/** The marks of a time axis: times of day while they tell the marks apart, else days, in the zone of the person. */
+export function axisTimes(marksMs: readonly number[]): string[] {
+  const [first = 0, second = first] = marksMs;
+  const spans = (marksMs.at(-1) ?? first) - first;
+  const format = second - first >= SHORTEST_DAY_MS ? DAY : spans >= SHORTEST_DAY_MS ? DAY_AND_CLOCK : CLOCK;
+  return marksMs.map((atMs) => format.format(atMs));
+}
 
 /** A whole number with its thousands. */
 export const count = (value: number): string => COUNT.format(value);
